@@ -1,0 +1,27 @@
+"""The one exception for mistakes that a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake the user can mend: where it is, what is wrong, and how to mend it.
+
+    The command line prints it as one message and exits with code 2. `where` names a file,
+    a file and a key (``suites/paper.toml: attacks.pgd10.eps``), or an option (``--device``).
+    """
+
+    def __init__(self, where: str, what: str, fix: str = "") -> None:
+        self.where, self.what, self.fix = where, what, fix
+        super().__init__(f"{where}: {what}" + (f" ({fix})" if fix else ""))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A "did you mean" phrase for `word`, or the known words; empty if there are none."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}" if known else ""

@@ -1,0 +1,58 @@
+"""The one interface behind which every classifier stands, deterministic or stochastic."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Realisation(Protocol):
+    """One draw of a classifier's noise: from here on a deterministic function of the images.
+
+    Called with images (n, 3, h, w) float32 in [0, 1]; returns logits (n, classes).
+    `rows` says which rows of the batch the draw was made for these images are (an index
+    tensor or a slice; None: all of them, in order), so that neither the microbatch nor the
+    images that have left the batch change the noise an image meets.
+    """
+
+    def __call__(self, images: Tensor, rows: Tensor | slice | None = None) -> Tensor: ...
+
+
+class Classifier(nn.Module):
+    """A network and whatever noise is evaluated with it.
+
+    Inputs are images (n, 3, h, w), float32 in [0, 1]; normalisation is the model's own
+    business. Outputs are logits (n, classes), never probabilities. Noise does not depend on
+    ``module.training``, and is drawn from the generator given, never from the global one.
+    """
+
+    classes: int
+    stochastic: bool
+
+    @abstractmethod
+    def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Realisation:
+        """Draw the noise for a batch of images of this shape (n, 3, h, w).
+
+        `generator` lives on the model's device; deterministic classifiers ignore it. In a
+        context with gradients the draw is differentiable in the noise's own parameters.
+        """
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Logits (n, classes) of one fresh draw."""
+        return self.realise(images.shape, generator)(images)
+
+
+class Plain(Classifier):
+    """A deterministic network: every realisation is the network itself."""
+
+    stochastic = False
+
+    def __init__(self, net: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.net, self.classes = net, classes
+
+    def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None = None) -> Realisation:
+        return lambda images, rows=None: self.net(images)

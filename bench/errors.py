@@ -25,3 +25,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(known)}" if known else ""
+
+
+class Paused(Exception):
+    """Work stopped cleanly at a point from which it can go on; the message says how."""

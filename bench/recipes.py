@@ -414,7 +414,7 @@ def inputs(recipe: Work) -> list[Work]:
             return []
         case Distilled():
             cached = targets_of(recipe)
-            return [recipe.teacher.weights] + ([cached] if cached else [])
+            return [recipe.teacher.weights, cached] if cached else [recipe.teacher.weights]
         case Examples(source=None):
             return []
         case Examples(source=Model() as source):
@@ -451,8 +451,26 @@ def summary(recipe: Recipe) -> dict[str, Any]:
 
 TYPES: dict[str, type[Recipe]] = {
     kind.__name__: kind
-    for kind in (Data, Network, Noise, Clean, PGD, Square, Peer, Worst, Optimiser, Schedule, Training)
-    + (Trained, Distilled, Fetched, Model, Examples, Stopping, Outcomes)
+    for kind in [
+        Data,
+        Network,
+        Noise,
+        Clean,
+        PGD,
+        Square,
+        Peer,
+        Worst,
+        Optimiser,
+        Schedule,
+        Training,
+        Trained,
+        Distilled,
+        Fetched,
+        Model,
+        Examples,
+        Stopping,
+        Outcomes,
+    ]
 }
 
 

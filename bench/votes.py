@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Votes(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Votes:
     """The votes of one target on n images.
 
     index (n,) int64: position in the dataset's split; labels (n,) uint16;
@@ -37,11 +39,11 @@ class Votes(NamedTuple):
     @property
     def drawn(self) -> NDArray[np.int64]:
         """How many draws each image had (n,)."""
-        return self.counts.sum(1, dtype=np.int64)
+        return np.asarray(self.counts.sum(1, dtype=np.int64))
 
     @property
     def prefix_draws(self) -> int:
-        return self.draw_right.shape[1]
+        return int(self.draw_right.shape[1])
 
 
 COLUMNS = ("index", "label", "counts", "probs", "prefix", "linf", "claimed", "shard")
@@ -91,7 +93,7 @@ def from_parquet(data: bytes) -> Votes:
     n = table.num_rows
 
     def column(name: str, kind: type) -> NDArray[Any]:
-        return table[name].combine_chunks().to_numpy(zero_copy_only=False).astype(kind, copy=False)
+        return np.asarray(table[name].combine_chunks().to_numpy(zero_copy_only=False), kind)
 
     def lists(name: str, kind: type) -> NDArray[Any]:
         array = table[name].combine_chunks()
@@ -132,4 +134,5 @@ def check(votes: Votes) -> None:
 
 def concatenate(parts: list[Votes]) -> Votes:
     """The votes of several shards as one record, in the order given."""
-    return Votes(*(np.concatenate([getattr(part, name) for part in parts]) for name in Votes._fields))
+    names = [field.name for field in fields(Votes)]
+    return Votes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -449,29 +449,11 @@ def summary(recipe: Recipe) -> dict[str, Any]:
     return result
 
 
-TYPES: dict[str, type[Recipe]] = {
-    kind.__name__: kind
-    for kind in [
-        Data,
-        Network,
-        Noise,
-        Clean,
-        PGD,
-        Square,
-        Peer,
-        Worst,
-        Optimiser,
-        Schedule,
-        Training,
-        Trained,
-        Distilled,
-        Fetched,
-        Model,
-        Examples,
-        Stopping,
-        Outcomes,
-    ]
-}
+KINDS: tuple[type[Recipe], ...] = (
+    Data, Network, Noise, Clean, PGD, Square, Peer, Worst, Optimiser, Schedule, Training,
+    Trained, Distilled, Fetched, Model, Examples, Stopping, Outcomes,
+)  # fmt: skip
+TYPES: dict[str, type[Recipe]] = {kind.__name__: kind for kind in KINDS}
 
 
 def parse(summary: Any) -> Recipe:

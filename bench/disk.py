@@ -1,0 +1,78 @@
+"""Files that are there whole or not at all, and a disk's refusals in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.errors import UserError
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_part(path: Path, data: bytes) -> None:
+    """Write a file of work in progress with its own SHA-256 at its end."""
+    write(path, data + hashlib.sha256(data).digest())
+
+
+def read_part(path: Path) -> bytes | None:
+    """What `write_part` wrote; None if it is not there or not whole."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    body, digest = data[:-32], data[-32:]
+    return body if hashlib.sha256(body).digest() == digest else None
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to have this file or folder for good."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what a disk may refuse into a user's error that names the place."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: ("the disk is full", "free some room and run the same command again"),
+            errno.EDQUOT: ("the disk quota is used up", "free some room and run the same command again"),
+            errno.EROFS: ("the disk is read-only", "run in a folder you may write to"),
+            errno.EACCES: ("no permission to write here", "run in a folder you may write to"),
+            errno.EPERM: ("no permission to write here", "run in a folder you may write to"),
+            errno.ENOTDIR: ("a file stands where a folder belongs", "move it away"),
+        }
+        if error.errno not in reasons:
+            raise
+        what, fix = reasons[error.errno]
+        raise UserError(str(error.filename or path), what, fix) from None
+
+
+def now() -> str:
+    """This moment, UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

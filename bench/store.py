@@ -1,0 +1,253 @@
+"""The memory of the house: key -> sealed record. Alone touches results/ and .bench/.
+
+A record is a folder holding its files and a manifest.json, written beside its place under a
+temporary name, synced, and renamed: it is there whole or not at all. The manifest names every
+file's SHA-256, and itself carries one. A record that does not match is damaged: `find` says so in
+`faults` and answers None, so that it is made again and never believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.disk import sync, write, writing
+from bench.errors import UserError
+from bench.recipes import Distilled, Examples, Fetched, Outcomes, Trained, Work, inputs, summary
+
+FORMAT = 1
+NOTES = {"model.toml"}  # tells of time and machine, so it is checked but is not part of the seal
+LARGEST_MANIFEST = 16 << 20
+
+
+class Record(NamedTuple):
+    """A sealed record: where it is, what it says of itself, and its seal (64 hex digits)."""
+
+    key: str
+    path: Path
+    manifest: dict[str, Any]
+    seal: str
+
+    def read(self, name: str) -> bytes:
+        """One file's bytes, checked against the manifest; Damaged if they differ."""
+        data = _bytes(self.path / name)
+        if hashlib.sha256(data).hexdigest() != self.manifest["files"][name]["sha256"]:
+            raise Damaged(f"{self.path / name}: the checksum differs from the manifest's")
+        return data
+
+
+class Damaged(ValueError):
+    """A record whose bytes are not the ones that were sealed; the message names the file."""
+
+
+class Stale(NamedTuple):
+    """A record made from an input that has since been made anew with other bytes."""
+
+    record: Record
+    key: str
+    then: str
+    now: str
+
+
+@dataclass
+class Store:
+    """The records under `root`: results/records (small, committed), models/weights (published),
+    .bench (large, can be made again)."""
+
+    root: Path
+    faults: list[str] = field(default_factory=list)
+    _published: dict[str, Path] | None = None
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of work in progress."""
+        return self.root / ".bench"
+
+    def place(self, recipe: Work) -> Path:
+        """Where the recipe's record is, or would be."""
+        match recipe:
+            case Outcomes():
+                shelf = self.root / "results" / "records"
+            case Examples():
+                shelf = self.scratch / "examples"
+            case Trained() | Distilled() | Fetched():
+                shelf = self.scratch / "weights"
+        return shelf / recipe.key[:2] / recipe.key
+
+    def find(self, recipe: Work, *, thorough: bool = False) -> Record | None:
+        """The recipe's record if it is there and whole; damage is noted in `faults`.
+
+        The manifest is checked always, the files' bytes when they are read or if `thorough`;
+        votes are small enough that theirs are always checked.
+        """
+        for path in self._places(recipe):
+            try:
+                record = load(path, recipe.key)
+                if record is None:
+                    continue
+                if thorough or isinstance(recipe, Outcomes):
+                    for name in record.manifest["files"]:
+                        record.read(name)
+                return record
+            except Damaged as damage:
+                self.faults.append(str(damage))
+        return None
+
+    def _places(self, recipe: Work) -> Iterator[Path]:
+        yield self.place(recipe)
+        if isinstance(recipe, Trained | Distilled):
+            if self._published is None:
+                self._published = {}
+                for manifest in sorted((self.root / "models" / "weights").glob("*/manifest.json")):
+                    with contextlib.suppress(Damaged, KeyError, TypeError):
+                        self._published[_manifest(manifest)["key"]] = manifest.parent
+            if recipe.key in self._published:
+                yield self._published[recipe.key]
+
+    def stale(self, recipe: Work, record: Record) -> Stale | None:
+        """Whether something the record was made from now has another seal."""
+        for source in inputs(recipe):
+            then = record.manifest["made_from"].get(source.key)
+            for path in self._places(source) if then else ():
+                try:
+                    now = load(path, source.key)
+                except Damaged:
+                    continue
+                if now and now.seal != then:
+                    return Stale(record, source.key, then, now.seal)
+                if now:
+                    break
+        return None
+
+    def seal(
+        self,
+        recipe: Work,
+        fill: Callable[[Path], None],
+        made_from: Mapping[str, str],
+        provenance: Mapping[str, Any],
+    ) -> Record:
+        """Make the recipe's record: `fill` writes its files into an empty folder.
+
+        Whatever was in the place and is not whole makes room; a whole record that another process
+        sealed meanwhile stays, and is the one returned. UserError if the disk refuses.
+        """
+        place = self.place(recipe)
+        with writing(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary = place.parent / f".{recipe.key[:12]}-{uuid.uuid4().hex[:8]}"
+            temporary.mkdir()
+            try:
+                fill(temporary)
+                files = {}
+                for path in sorted(temporary.rglob("*")):
+                    if path.is_file():
+                        sync(path)
+                        data = path.read_bytes()
+                        name = path.relative_to(temporary).as_posix()
+                        files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+                body = {
+                    "format": FORMAT,
+                    "key": recipe.key,
+                    "kind": type(recipe).__name__,
+                    "recipe": summary(recipe),
+                    "files": files,
+                    "made_from": dict(sorted(made_from.items())),
+                    "seal": seal_of(files, made_from),
+                    "provenance": dict(provenance),
+                }
+                body["check"] = _check(body)
+                write(temporary / "manifest.json", json.dumps(body, indent=1).encode())
+                self._settle(recipe, temporary, place)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        record = self.find(recipe)
+        if record is None:
+            raise UserError(str(place), "was written and cannot be read back", "check the disk")
+        return record
+
+    def _settle(self, recipe: Work, temporary: Path, place: Path) -> None:
+        for _ in range(3):
+            try:
+                os.rename(temporary, place)
+                sync(place.parent)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            try:
+                if load(place, recipe.key) is not None and self.find(recipe, thorough=True):
+                    return
+            except Damaged:
+                pass
+            self.discard(place)
+
+    def discard(self, place: Path) -> None:
+        """Remove a record or whatever stands in its place, at once even if deleting takes time."""
+        aside = place.parent / f".gone-{uuid.uuid4().hex[:8]}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(place, aside)
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def load(path: Path, key: str) -> Record | None:
+    """The record in this folder, its manifest checked; None if nothing is there, Damaged if not whole."""
+    if not path.exists():
+        return None
+    body = _manifest(path / "manifest.json")
+    if body.get("format") != FORMAT:
+        raise Damaged(f"{path}: a record of format {body.get('format')}, this version reads {FORMAT}")
+    if body["key"] != key:
+        raise Damaged(f"{path}: holds the record {body['key'][:12]}, not {key[:12]}")
+    for name, about in body["files"].items():
+        file = path / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise Damaged(f"{path}: names a file outside its folder: {name!r}")
+        size = file.stat().st_size if file.is_file() else None
+        if size != about["bytes"]:
+            raise Damaged(f"{file}: {'missing' if size is None else f'{size} bytes'}, sealed with {about['bytes']}")
+    return Record(key, path, body, body["seal"])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    data = _bytes(path, LARGEST_MANIFEST)
+    try:
+        body = json.loads(data)
+    except ValueError:
+        raise Damaged(f"{path}: not JSON ({len(data)} bytes)") from None
+    if not isinstance(body, dict) or body.get("check") != _check(body):
+        raise Damaged(f"{path}: does not match its own checksum")
+    return body
+
+
+def _check(body: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in body.items() if name != "check"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def seal_of(files: Mapping[str, Mapping[str, Any]], made_from: Mapping[str, str]) -> str:
+    """SHA-256 over the files' digests and the seals of what they were made from."""
+    parts = [[name, about["sha256"]] for name, about in sorted(files.items()) if name not in NOTES]
+    return hashlib.sha256(json.dumps([parts, sorted(made_from.items())]).encode()).hexdigest()
+
+
+def _bytes(path: Path, most: int | None = None) -> bytes:
+    try:
+        if most is not None and path.stat().st_size > most:
+            raise Damaged(f"{path}: {path.stat().st_size} bytes, more than such a file can have")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Damaged(f"{path}: missing") from None
+    except IsADirectoryError:
+        raise Damaged(f"{path}: a folder stands where a file belongs") from None

@@ -179,11 +179,14 @@ class Square(Recipe):
 
 
 class Peer(Recipe):
-    """Another library's attack, by name and keyword arguments, fenced and re-checked."""
+    """Another library's attack, by name and keyword arguments, fenced and re-checked.
+
+    `eps` is in units of `norm`: an L1 or L2 ball of [0, 1]^(3 x 32 x 32) may be larger than 1.
+    """
 
     kind: Literal["torchattacks", "autoattack", "foolbox", "python"]
     name: str = "standard"
-    eps: Eps = Fraction(8, 255)
+    eps: Annotated[Exact, Field(ge=0)] = Fraction(8, 255)
     norm: Literal["Linf", "L2", "L1"] = "Linf"
     arguments: dict[str, Any] = Field(default_factory=dict)
 

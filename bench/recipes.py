@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
@@ -49,6 +50,13 @@ class Recipe(BaseModel):
         fields = {name: _canonical(getattr(self, name)) for name in type(self).model_fields}
         text = json.dumps([type(self).__name__, self.rev, fields], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A changed copy, validated like any other recipe and with a key of its own.
+
+        (pydantic's own would carry the cached key of the original along.)
+        """
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | dict(update or {}))
 
     def __hash__(self) -> int:
         return hash(self.key)

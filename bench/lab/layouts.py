@@ -6,7 +6,9 @@ raises UserError naming the file. Whether they are the right images is for `benc
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,8 +93,12 @@ def _image(path: Path, form: str, side: int) -> Pixels:
 
 def _batch(path: Path) -> tuple[Pixels, Labels]:
     """A pickled batch of the original distribution: 'data' (10000, 3072) channels first, and 'labels'."""
-    with _damage(path), path.open("rb") as file:
-        content = _Unpickler(file, encoding="bytes").load()
+    with _damage(path):
+        raw = path.read_bytes()
+        # The unpickler would set memory aside for any memo index and length a hostile file names.
+        if any(op.name in ("PUT", "LONG_BINPUT") and (arg or 0) > len(raw) for op, arg, _ in pickletools.genops(raw)):
+            raise ValueError("names a memo entry beyond its own length")
+        content = _Unpickler(io.BytesIO(raw), encoding="bytes").load()
         if not isinstance(content, dict):
             raise ValueError("is not a batch of CIFAR-10")
         data, labels = (content.get(key.encode(), content.get(key)) for key in ("data", "labels"))

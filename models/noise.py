@@ -99,7 +99,7 @@ class ColoredNoise(nn.Module):
         z = torch.randn(n + low + extra, generator=generator, device=device, dtype=dtype)
         white, mixing, element = torch.split(z, [n, low, extra])
         with torch.autocast(device.type, enabled=False):
-            drawn = self._colored(weights, white, mixing.view(-1, self.rank))
+            drawn = self._colored(weights, white, mixing.view(len(self.colored), self.rank))
             if self.alpha is not None:
                 parts = torch.split(self.alpha * element, list(self.elementwise.values()))
                 for name, part in zip(self.elementwise, parts, strict=True):

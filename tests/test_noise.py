@@ -124,6 +124,22 @@ def test_gradients_reach_weights_and_noise(law: str) -> None:
 
 
 @pytest.mark.parametrize("law", LAWS)
+def test_rank_zero_leaves_the_white_part(law: str) -> None:
+    """Without a factor, noise over its standard deviation is N(0, 1) elementwise, for all layers together."""
+    net = WideResNet(16, 2, generator=seeded(0))
+    noise = ColoredNoise(net, scale=law, rank=0)  # type: ignore[arg-type]
+    drawn = noise.draw(weights(net), seeded(1))
+    z = []
+    for name, value in drawn.items():
+        weight = net.get_parameter(name)
+        deviation = 0.25 * (weight.std().sqrt() if law == "reference" else weight.std())
+        z.append(((value - weight) / deviation).flatten())
+    values = torch.cat(z)
+    assert abs(values.mean().item()) < 4.5 / math.sqrt(len(values))
+    assert abs(values.std().item() - 1) < 4.5 / math.sqrt(2 * len(values))
+
+
+@pytest.mark.parametrize("law", LAWS)
 def test_gradient_is_finite_where_diag_is_zero(law: str) -> None:
     net, noise = small_net(scale=law)
     nn.init.zeros_(noise.diag)

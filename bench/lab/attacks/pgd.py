@@ -1,0 +1,236 @@
+"""Projected gradient ascent in L-inf (Madry et al. 2018, arXiv 1706.06083), for stochastic sources too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.lab.attacks import Crafted, losses
+from bench.lab.attacks.views import AttackError, Found, View
+from bench.lab.compute import Compute
+from bench.lab.draws import Streams
+from bench.recipes import PGD
+from models.classifier import Classifier
+
+
+def craft(
+    attack: PGD, source: Classifier, images: Tensor, labels: Tensor, streams: Streams, compute: Compute
+) -> Crafted:
+    """Images within attack.eps of `images` (n, 3, h, w) that the source gets wrong, where PGD finds them.
+
+    Restarts, and iterates where pick = "best", compete for each image by the attack's loss over
+    selection draws; where a deterministic source is fooled, that counts for more than any loss.
+    UserError for an attack that this source cannot have; AttackError if a gradient is not finite.
+    """
+    starts = (start(attack, images, streams, restart) for restart in range(attack.restarts))
+    return _search(attack, View(source, images.shape, streams, compute), images, labels, starts)
+
+
+def ascend(
+    attack: PGD,
+    source: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    start: Tensor,
+    streams: Streams,
+    compute: Compute,
+) -> Crafted:
+    """One ascent from `start` (n, 3, h, w), the attack's restarts and random start aside."""
+    return _search(attack, View(source, images.shape, streams, compute), images, labels, iter([start]))
+
+
+def start(attack: PGD, images: Tensor, streams: Streams, restart: int) -> Tensor:
+    """Where a restart begins: uniform in the ball and clamped to [0, 1], or the images themselves."""
+    if not attack.random_start or attack.eps == 0:
+        return images
+    eps = float(attack.eps)
+    noise = torch.rand(images.shape, generator=streams.generator("start", restart), device=images.device)
+    return (images + noise.mul_(2 * eps).sub_(eps)).clamp_(0, 1)
+
+
+def project(images: Tensor, centre: Tensor, eps: float) -> Tensor:
+    """The nearest images within L-inf distance eps of `centre` and in [0, 1]."""
+    # By way of the difference, as torchattacks does it: the last bit decides signs near zero.
+    return (images - centre).clamp_(-eps, eps).add_(centre).clamp_(0, 1)
+
+
+def _search(attack: PGD, view: View, images: Tensor, labels: Tensor, starts: Iterable[Tensor]) -> Crafted:
+    _refuse(attack, view)
+    found = Found(images)
+    iterates: Tensor | None = None
+    finite = torch.zeros((), device=images.device)
+    rows: Tensor | None = None
+    for restart, begin in enumerate(starts):
+        if attack.early_stop and restart > 0:
+            rows = (~found.fooled).nonzero().squeeze(1)
+            if len(rows) == 0:
+                break
+        path, total = _ascend(attack, view, images, labels, begin, rows, restart, found)
+        finite = finite + total
+        if path:
+            whole = torch.stack(path)
+            mine = (found.since == restart).view(1, -1, 1, 1, 1)
+            iterates = whole if iterates is None else torch.where(mine, whole, iterates)
+    if not finite.isfinite():
+        raise AttackError("PGD: the source's gradient is NaN or infinite, so where PGD went means nothing")
+    claimed = view.claims(found.images, labels) if view.stochastic else found.fooled.to(torch.int8)
+    return Crafted(found.images, claimed, iterates)
+
+
+def _refuse(attack: PGD, view: View) -> None:
+    if attack.early_stop and view.stochastic:
+        fix = "set early_stop = false"
+        raise UserError("attack pgd: early_stop", "one draw of a stochastic source does not tell if it is fooled", fix)
+    if attack.accumulate and attack.momentum:
+        raise UserError("attack pgd: momentum", "accumulate and momentum are two memories of one path", "choose one")
+    if attack.loss == "dlr" and view.source.classes < 3:
+        raise UserError("attack pgd: loss", f"dlr needs three classes, and the source has {view.source.classes}")
+
+
+def _ascend(
+    attack: PGD,
+    view: View,
+    images: Tensor,
+    labels: Tensor,
+    begin: Tensor,
+    rows: Tensor | None,
+    restart: int,
+    found: Found,
+) -> tuple[list[Tensor], Tensor]:
+    """One restart: offers what it finds to `found`; the path if it is kept, and a number that is finite if all
+    gradients were.
+
+    `rows` are the images still in the batch; those fooled leave it where the attack stops early.
+    """
+    eps, size = float(attack.eps), float(attack.step)
+    at: Tensor | slice = slice(None) if rows is None else rows
+    here = begin[at]
+    memory = torch.zeros_like(here)
+    total = torch.zeros((), device=images.device)
+    path = [images] if attack.keep_iterates else []
+    current = begin
+    for step in range(attack.steps):
+        loss, slope, fooled = _slope(attack, view, here, labels[at], rows, restart, step)
+        total = total + slope.abs().sum()
+        if attack.pick == "best" or attack.early_stop:
+            if attack.pick == "best" and view.stochastic:
+                loss, _ = _expected(attack, view, here, labels[at], rows)
+            found.offer(here, loss, fooled, restart, rows, only=fooled if attack.pick == "last" else None)
+        if attack.early_stop:
+            stay = (~fooled).nonzero().squeeze(1)
+            rows = stay if rows is None else rows[stay]
+            at, here, slope, memory = rows, here[stay], slope[stay], memory[stay]
+        memory = _remember(attack, memory, slope)
+        here = project(here + size * memory.sign(), images[at], eps)
+        if attack.keep_iterates:
+            current = here if rows is None else current.index_copy(0, rows, here)
+            path.append(current)
+    loss, fooled = _last(attack, view, here, labels[at], rows)
+    found.offer(here, loss, fooled, restart, rows)
+    return path, total
+
+
+def _last(attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Loss and fooled, (n,) each, of the last iterate, as far as anything depends on them."""
+    alone = view.stochastic and attack.pick == "last" and attack.restarts == 1
+    if alone or len(here) == 0:
+        return torch.zeros(len(here), device=here.device), torch.zeros_like(labels, dtype=torch.bool)
+    return _expected(attack, view, here, labels, rows)
+
+
+def _expected(attack: PGD, view: View, images: Tensor, labels: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The attack's loss (n,) over its selection draws, and fooled (n,).
+
+    The draws are the same for all candidates, which therefore compare better.
+    """
+    if attack.gradient == "mean-loss":
+        return view.expected(losses.named(attack.loss), images, labels, rows, attack.selection, 0)
+    chances = view.chances(images, rows, attack.selection, "select", 0)
+    fooled = torch.zeros_like(labels, dtype=torch.bool) if view.stochastic else losses.wrong(chances, labels)
+    return losses.of_chances(attack.loss, chances, labels), fooled
+
+
+def _remember(attack: PGD, memory: Tensor, slope: Tensor) -> Tensor:
+    """What the next step follows the sign of."""
+    if attack.accumulate:
+        return memory + slope
+    if attack.momentum:
+        length = slope.abs().sum((1, 2, 3), keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
+        return attack.momentum * memory + slope / length
+    return slope
+
+
+def _slope(
+    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss (n,), gradient (n, 3, h, w) and fooled (n,) at an iterate, over the attack's draws for this step."""
+    if len(here) == 0:
+        return torch.zeros(0, device=here.device), here, torch.zeros(0, dtype=torch.bool, device=here.device)
+    if attack.gradient == "mean-loss":
+        loss, slope, logits = _mean_loss(attack, view, here, labels, rows, restart, step)
+    elif attack.loss == "ce":
+        loss, slope, logits = _smooth_adv(attack, view, here, labels, rows, restart, step)
+    else:
+        loss, slope, logits = _of_mean_softmax(attack, view, here, labels, rows, restart, step)
+    fooled = torch.zeros_like(labels, dtype=torch.bool) if view.stochastic else losses.wrong(logits, labels)
+    return loss, slope, fooled
+
+
+def _mean_loss(
+    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    draws = view.draws(attack.eot)
+    loss = losses.named(attack.loss)
+    value, slope, logits = view.compute.gradient(view.draw("grad", restart, step, 0), here, labels, loss, rows)
+    for k in range(1, draws):
+        more, turn, _ = view.compute.gradient(view.draw("grad", restart, step, k), here, labels, loss, rows)
+        value, slope = value + more, slope + turn
+    return value / draws, slope / draws, logits
+
+
+def _smooth_adv(
+    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """-log of the mean p_y. Its gradient is the mean of the draws' gradients of -log p_y, weighted by p_y.
+
+    The weights are kept relative to the largest p_y so far, so that one pass over the draws is
+    enough and a p_y below the smallest float is no zero gradient.
+    """
+    draws = view.draws(attack.eot)
+    top = torch.full_like(labels, -torch.inf, dtype=torch.float32)
+    weights = torch.zeros_like(top)
+    slope = torch.zeros_like(here)
+    for k in range(draws):
+        realisation = view.draw("grad", restart, step, k)
+        value, turn, logits = view.compute.gradient(realisation, here, labels, losses.cross_entropy, rows)
+        higher = torch.maximum(top, -value)
+        old, new = (top - higher).exp(), (-value - higher).exp()
+        weights = weights * old + new
+        slope = slope * old.view(-1, 1, 1, 1) + turn * new.view(-1, 1, 1, 1)
+        top = higher
+    loss = -(top + (weights / draws).log())
+    return loss, slope / weights.view(-1, 1, 1, 1), logits
+
+
+def _of_mean_softmax(
+    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Any loss of the mean softmax, in two passes: its slope to the mean first, then that slope through each draw."""
+    draws = view.draws(attack.eot)
+    chances = view.chances(here, rows, attack.eot, "grad", restart, step)
+    with torch.enable_grad():
+        leaf = chances.requires_grad_(True)
+        loss = losses.of_chances(attack.loss, leaf, labels)
+        (outer,) = torch.autograd.grad(loss.sum(), leaf)
+
+    def through(logits: Tensor, outer: Tensor) -> Tensor:
+        return (logits.softmax(1) * outer).sum(1)
+
+    slope = torch.zeros_like(here)
+    for k in range(draws):
+        _, turn, logits = view.compute.gradient(view.draw("grad", restart, step, k), here, outer, through, rows)
+        slope = slope + turn / draws
+    return loss.detach(), slope, logits

@@ -1,0 +1,47 @@
+"""The worst of several attacks for each image, chosen on draws of its own and never on those that judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.lab.attacks import Crafted, losses
+from bench.lab.attacks.views import Found, View
+from bench.lab.compute import Compute
+from bench.lab.draws import Streams
+from bench.recipes import Worst
+from models.classifier import Classifier
+
+
+def craft(
+    attack: Worst,
+    source: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    streams: Streams,
+    compute: Compute,
+    run: Callable[..., Crafted],
+) -> Crafted:
+    """One image of each original (n, 3, h, w): that of the attack with the highest loss on `selection` draws.
+
+    `run(attack, source, images, labels, streams, compute)` crafts with one of the attacks, each on
+    streams of its own. The loss is the margin between probabilities: bounded, so that a few very
+    confident draws do not outweigh all others. Of a deterministic source, being wrong counts first.
+    """
+    view = View(source, images.shape, streams, compute)
+    found = Found(images)
+    claims = []
+    for number, one in enumerate(attack.attacks):
+        own = streams._replace(seed=streams.number("craft", number))
+        crafted = run(one, source, images, labels, own, compute)
+        loss, fooled = view.expected(_margin_of_chances, crafted.images, labels, None, attack.selection, 1)
+        found.offer(crafted.images, loss, fooled, number, None)
+        claims.append(crafted.claimed)
+    claimed = torch.stack(claims).gather(0, found.since.unsqueeze(0)).squeeze(0)
+    return Crafted(found.images, claimed)
+
+
+def _margin_of_chances(logits: Tensor, labels: Tensor) -> Tensor:
+    return losses.margin(logits.softmax(1), labels)

@@ -1,0 +1,294 @@
+"""The training loop: epochs, curves, states to go on from, and the ways in which a training fails."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.errors import Paused, UserError
+from bench.lab import weights
+from bench.lab.compute import Compute
+from bench.lab.draws import Streams
+from bench.lab.train import compiling, curves, state
+from bench.lab.train.batches import Batches, order
+from bench.lab.train.checks import Inputs, checked
+from bench.lab.train.optimise import rate
+from bench.lab.train.options import Options, Use
+from bench.lab.train.step import Stepper
+from bench.recipes import Distilled, Trained, summary
+from models.classifier import Classifier
+
+WINDOW = 100
+"""Losses are looked at once in this many steps: looking waits for the device."""
+STALL_AFTER, STALL_SHARE = 400, 0.985
+"""A loss still above this share of chance's, this many steps past the warm-up, will not come down."""
+
+
+def train(
+    recipe: Trained | Distilled,
+    images: Tensor | NDArray[np.uint8],
+    labels: Tensor | NDArray[np.int64],
+    *,
+    device: torch.device,
+    state_dir: Path,
+    out: Path,
+    teacher: Classifier | None = None,
+    targets: NDArray[np.float32] | None = None,
+    options: Options | None = None,
+) -> dict[str, Any]:
+    """Train a recipe's weights and write them with `model.toml` and `curves.parquet` into the directory `out`.
+
+    `images` (n, h, w, 3) or (n, 3, h, w) uint8 and `labels` (n,) are the recipe's data, all of it: the last
+    `training.validation` of them are held out. `teacher`, on `device`, in eval mode, is needed where
+    teaching is online, `targets` (n, classes) where it is cached. State is kept in `state_dir`, from which
+    the same call goes on after any interruption: on one CPU to the same weights, bit for bit.
+
+    Returns the provenance: seconds, images a second, forward and backward passes, precision, device and the
+    curves' last values. Paused after stopping on request with the state saved; UserError for inputs that
+    do not fit the recipe, a loss that is no number, or one that stays at chance.
+    """
+    options = options or Options()
+    inputs = checked(recipe, images, labels, teacher, targets)
+    with _settings(device, options.exact):
+        return _Run(recipe, inputs, teacher, device, state_dir, options).finish(out)
+
+
+class _Run:
+    def __init__(
+        self,
+        recipe: Trained | Distilled,
+        inputs: Inputs,
+        teacher: Classifier | None,
+        device: torch.device,
+        directory: Path,
+        options: Options,
+    ) -> None:
+        training = recipe.training
+        self.recipe, self.options, self.directory, self.device = recipe, options, directory, device
+        self.name = f"{type(recipe).__name__} {recipe.key[:12]}"
+        self.events = curves.Events(options.tensorboard)
+        kept = len(inputs.labels) - training.validation
+        self.steps = kept // training.batch
+        self.total = self.steps * training.epochs
+        self.batches = Batches(inputs.images[:kept], inputs.labels[:kept], training.augment, device)
+        held = Batches(inputs.images[kept:], inputs.labels[kept:], "none", device)
+        self.held = held(torch.arange(training.validation, device=device), torch.Generator(device))
+        self.targets = None if inputs.targets is None else inputs.targets[:kept].to(device)
+        self.precision = _precision(training.precision, device)
+        self.stepper = Stepper(
+            recipe, weights.build(recipe), teacher, self.steps, device, self.precision, self._note
+        )  # fmt: skip
+        self.recent = torch.zeros(WINDOW, device=device)
+        self.sum = torch.zeros((), device=device, dtype=torch.float64)
+        self.at, self.rows, self.spent = 0, list[dict[str, Any]](), 0.0
+        self.compiled = self._compiles()
+        self.data = _fingerprint(inputs)
+        self._restore()
+        self.begun = self.saved = time.monotonic()
+        if self.compiled:
+            for model in (self.stepper.core, self.stepper.attacked):
+                net = _net(model)
+                net.forward = torch.compile(net.forward, dynamic=False)
+
+    def finish(self, out: Path) -> dict[str, Any]:
+        """Train to the end and write what comes out."""
+        try:
+            while True:
+                if self.at % self.steps == 0 and self.at > 0 and len(self.rows) < self.at // self.steps:
+                    self._close_epoch()
+                if self.at == self.total:
+                    break
+                self._pause()
+                self._step()
+        finally:
+            self.events.close()
+        self._save()
+        return self._write(out)
+
+    def _step(self) -> None:
+        epoch, position = divmod(self.at, self.steps)
+        batch = self.recipe.training.batch
+        if position == 0 or self.order is None:
+            generator = Streams(self.recipe.training.seed, 0, torch.device("cpu")).generator("train", Use.ORDER, epoch)
+            self.order = order(len(self.batches.labels), generator).to(self.device)
+        rows = self.order[position * batch : (position + 1) * batch]
+        images, labels = self.batches(rows, self.stepper.streams(Use.AUGMENT, self.at).generator("train"))
+        cached = None if self.targets is None else self.targets[rows]
+        loss = self.stepper(images, labels, cached, self.at)
+        self.recent[self.at % WINDOW] = loss
+        self.sum += loss
+        self.at += 1
+        if self.at % WINDOW == 0 or self.at % self.steps == 0:
+            self._look()
+        if self.at % 5 == 0 or self.at == self.total:
+            text = f"epoch {epoch + 1} of {self.recipe.training.epochs}"
+            self.options.progress(self.at, self.total, text)
+
+    order: Tensor | None = None
+
+    def _look(self) -> None:
+        """Stop if the last losses are no numbers, or have stayed at chance."""
+        losses = self.recent.tolist()
+        first = max(0, self.at - WINDOW)
+        for step in range(first, self.at):
+            if not np.isfinite(losses[step % WINDOW]):
+                self._diverged(f"the loss is no number at step {step + 1} of {self.total}")
+        begins = STALL_AFTER + self.recipe.training.schedule.warmup * self.steps
+        if self.at % WINDOW == 0 and self.at >= begins:
+            mean = sum(losses) / WINDOW
+            if mean > STALL_SHARE * self.stepper.chance:
+                what = f"after {self.at} steps the loss is {mean:.3f}, chance is {self.stepper.chance:.3f}: it stalls"
+                noise = getattr(self.recipe.noise, "scale", None) == "reference"
+                fix = 'the reference noise does not train at this width: set noise.scale = "relative"'
+                raise UserError(self.name, what, fix if noise else "change training.optimiser.lr, or attack less")
+
+    def _diverged(self, what: str) -> None:
+        kept = [path.name for path in sorted(self.directory.glob("step-*"))]
+        last = f"the last good state, {kept[-1]}, is kept" if kept else "no state was saved yet"
+        raise UserError(self.name, what, f"lower training.optimiser.lr or set training.optimiser.clip; {last}")
+
+    def _close_epoch(self) -> None:
+        """Measure the held-out images and add a row to the curves."""
+        training, epoch = self.recipe.training, self.at // self.steps
+        streams = self.stepper.streams(Use.VALIDATE, epoch)
+        compute = Compute(self.device, self.precision, min(500, self.stepper.compute.microbatch * 4))
+        found = curves.validate(self.stepper.shown, *self.held, training.validation_attack, streams, compute)
+        row = {"epoch": epoch, "step": self.at, "loss": float(self.sum) / self.steps, **found}
+        row["rate"] = training.optimiser.lr * rate(training.schedule, training.epochs, self.steps, self.at - 1)
+        self.rows.append(row)
+        self.sum.zero_()
+        self.events.add(row)
+        known = [f"{name} {row[name]:.3f}" for name in ("loss", "clean", "attacked") if row[name] is not None]
+        self._note(f"epoch {epoch} of {training.epochs}: {', '.join(known)}")
+        every = self.options.save_every_epochs
+        if every is not None and epoch % every == 0 and self.at < self.total:
+            self._save()
+
+    def _pause(self) -> None:
+        """Save if it is time to; stop, with the state saved, if that is asked for."""
+        now, options = time.monotonic(), self.options
+        late = options.max_seconds is not None and now - self.begun >= options.max_seconds
+        if late or options.should_stop():
+            self._save()
+            done = f"epoch {self.at // self.steps + 1} of {self.recipe.training.epochs}, step {self.at} of {self.total}"
+            raise Paused(f"training {self.name} paused in {done}: the same command goes on from there")
+        if options.save_every_seconds is not None and now - self.saved >= options.save_every_seconds:
+            self._save()
+
+    def _save(self) -> None:
+        self._look()
+        tensors = {**self.stepper.tensors(), "recent": self.recent, "sum": self.sum}
+        bad = [k for k, v in tensors.items() if v.is_floating_point() and not bool(v.isfinite().all())]
+        if bad:
+            self._diverged(f"after step {self.at} of {self.total}, {bad[0]} is no number")
+        compute = self.stepper.compute
+        facts = {
+            "step": self.at, "key": self.recipe.key, "data": self.data, "rows": self.rows,
+            "seconds": self.spent + time.monotonic() - self.begun, "microbatch": compute.microbatch,
+            "forwards": compute.forwards, "backwards": compute.backwards, "compiled": self.compiled,
+        }  # fmt: skip
+        state.write(self.directory, tensors, facts)
+        self.saved = time.monotonic()
+
+    def _restore(self) -> None:
+        found = state.read(self.directory, self.recipe.key, self.data, self._note)
+        if found is None:
+            return
+        tensors, facts = found
+        self.stepper.restore(tensors, str(self.directory))
+        self.recent.copy_(tensors["recent"])
+        self.sum.copy_(tensors["sum"])
+        self.at, self.rows, self.spent = facts["step"], facts["rows"], facts["seconds"]
+        self.compiled = facts["compiled"]
+        compute = self.stepper.compute
+        compute.microbatch = facts["microbatch"]
+        compute.forwards, compute.backwards = facts["forwards"], facts["backwards"]
+        self._note(f"going on from step {self.at} of {self.total}")
+
+    def _compiles(self) -> bool:
+        if self.options.compile != "auto":
+            return self.options.compile == "always"
+        attack, seen = self.recipe.training.attack, float(self.total * self.recipe.training.batch)
+        steps = attack.steps * attack.eot if attack is not None and self.stepper.perturbed > 0 else 0
+        halves = (self.stepper.perturbed > 0) + (self.stepper.perturbed < 1)
+        work = compiling.gigaflops(_net(self.stepper.shown))
+        return compiling.repays(seen * steps, seen * halves, work, self.device.type, compiling.compiler())
+
+    def _write(self, out: Path) -> dict[str, Any]:
+        compute, seconds = self.stepper.compute, self.spent + time.monotonic() - self.begun
+        provenance: dict[str, Any] = {
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self.total * self.recipe.training.batch / max(seconds, 1e-9), 2),
+            "forwards": compute.forwards + self.stepper.taught.forwards,
+            "backwards": compute.backwards,
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor(),
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "microbatch": compute.microbatch,
+            "epochs": self.recipe.training.epochs,
+            "steps": self.total,
+            **{name: self.rows[-1][name] for name in ("loss", "clean", "attacked")},
+        }
+        curves.write(out / curves.FILE, self.rows)
+        kept = self.stepper.core if self.stepper.averaged is None else self.stepper.averaged
+        training = self.recipe.training
+        card = {
+            "key": self.recipe.key,
+            "seed": training.seed,
+            "data": self.data,
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            "training": provenance,
+            "recipe": summary(self.recipe),
+        }
+        tensors = {k.removeprefix("base."): v for k, v in kept.state_dict().items()}
+        weights.save(out, tensors, training.storage, training.noise_storage, card)
+        return provenance
+
+    def _note(self, message: str) -> None:
+        self.options.progress(self.at, self.total, message)
+
+
+def _net(model: nn.Module) -> nn.Module:
+    """The network inside a classifier, without its noise."""
+    inner = model.base if hasattr(model, "base") else model
+    net = inner.net  # type: ignore[union-attr]
+    assert isinstance(net, nn.Module)
+    return net
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    """The precision to compute in: bfloat16 only where there is arithmetic for it; emulated it is far slower."""
+    if wanted == "bfloat16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "float32"
+    return wanted
+
+
+def _fingerprint(inputs: Inputs) -> str:
+    """SHA-256 over images, labels and targets, in their order."""
+    digest = hashlib.sha256()
+    for tensor in (inputs.images, inputs.labels, inputs.targets):
+        digest.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _settings(device: torch.device, exact: bool) -> Iterator[None]:
+    """PyTorch's global switches for a training, put back afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        if exact:
+            torch.use_deterministic_algorithms(True)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=not exact, deterministic=exact):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)

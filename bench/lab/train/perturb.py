@@ -1,0 +1,60 @@
+"""The attack inside the training loop: PGD without anything that does not move an image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.lab.attacks import pgd
+from bench.lab.compute import Compute
+from bench.lab.draws import Streams
+from bench.recipes import PGD
+from models.classifier import Classifier
+
+
+def perturb(
+    attack: PGD, source: Classifier, images: Tensor, labels: Tensor, streams: Streams, compute: Compute
+) -> Tensor:
+    """Images (n, 3, h, w) moved by `attack` on `source`, which is in eval mode with frozen parameters.
+
+    The PGD of the usual recipes (cross-entropy, last iterate) takes a loop that makes no choice,
+    claims nothing and never waits for the device; it takes the steps of `bench.lab.attacks.pgd`, draw by
+    draw. Any other is left to that module.
+    """
+    usual = attack.loss == "ce" and attack.gradient == "mean-loss" and attack.pick == "last"
+    if not usual or attack.restarts > 1 or attack.early_stop:
+        return pgd.craft(attack, source, images, labels, streams, compute).images
+    eps, size = float(attack.eps), float(attack.step)
+    here = pgd.start(attack, images, streams, 0)
+    memory: Tensor | None = None
+    for step in range(attack.steps):
+        slope: Tensor | None = None
+        for draw in range(attack.eot if source.stochastic else 1):
+            turn = _slope(source, here, labels, streams.generator("grad", 0, step, draw), compute)
+            slope = turn if slope is None else slope + turn
+        assert slope is not None
+        if attack.accumulate:
+            memory = slope if memory is None else memory + slope
+        elif attack.momentum:
+            slope = slope / slope.abs().sum((1, 2, 3), keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
+            memory = slope if memory is None else attack.momentum * memory + slope
+        else:
+            memory = slope
+        here = pgd.project(here + size * memory.sign(), images, eps)
+    return here
+
+
+def _slope(source: Classifier, here: Tensor, labels: Tensor, generator: torch.Generator, compute: Compute) -> Tensor:
+    with torch.no_grad():
+        realisation = source.realise(here.shape, generator)
+    parts = []
+    for first in range(0, len(here), compute.microbatch):
+        rows = slice(first, first + compute.microbatch)
+        leaf = here[rows].detach().requires_grad_(True)
+        with torch.enable_grad(), compute.autocast():
+            loss = F.cross_entropy(realisation(leaf, rows).float(), labels[rows], reduction="sum")
+        parts.append(torch.autograd.grad(loss, leaf)[0])
+    compute.forwards += len(here)
+    compute.backwards += len(here)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

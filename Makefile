@@ -1,0 +1,32 @@
+# Two commands on a fresh machine: `make paper` and `make test`. Both skip what is done.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: paper test lint benchmarks clean
+
+paper: $(VENV)/.run
+	$(BIN)/python -m bench run suites/paper.toml
+
+test: $(VENV)/.test
+	$(BIN)/python -m ruff check bench models tests
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest
+
+benchmarks: $(VENV)/.test
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -s
+
+# The stamps say for which pyproject.toml the environment was made.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e .
+	touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e .[test]
+	touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) .bench build *.egg-info

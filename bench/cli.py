@@ -1,0 +1,292 @@
+"""The verbs. The only file that prints, exits, and turns a UserError into words."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="bench",
+    help="Judge classifiers, deterministic or stochastic, under attack: one TOML suite in, traceable tables out.",
+    epilog="Examples:  python -m bench run suites/paper.toml   |   python -m bench plan suites/paper.toml --scale full",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SuitePath = Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE")]
+ScaleName = Annotated[str, typer.Option("--scale", help="A declared scale, or auto.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="Judge the first N images of a fixed shuffle only.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", envvar="BENCH_DATA", help="Where the data set lies, in any known layout.")
+]
+Root = Annotated[Path, typer.Option("--root", envvar="BENCH_ROOT", help="Where results/ and .bench/ are.")]
+MaxTime = Annotated[
+    str | None, typer.Option("--max-time", help="Stop cleanly after 90s, 9m or 1h; the next run goes on.")
+]
+Engine = Annotated[str, typer.Option("--engine", help="local or ray.")]
+Workers = Annotated[int, typer.Option("--workers", help="Worker processes.", min=1)]
+Address = Annotated[str | None, typer.Option("--address", help="A Ray cluster's address, or auto.")]
+Exact = Annotated[bool, typer.Option("--exact", help="No shortcut that may differ in the last bits.")]
+Batch = Annotated[int, typer.Option("--batch", help="Images through a network at once.", min=1)]
+
+
+def main() -> None:
+    """Run the command line; exit 2 for a user's mistake, 130 for an interrupt."""
+    from bench.errors import Paused, UserError
+
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        fail(f"{error.where}: {error.what}" + (f"\n  fix: {error.fix}" if error.fix else ""), 2)
+    except Paused as pause:
+        print(f"paused: {pause}", file=sys.stderr)
+        sys.exit(130 if getattr(pause, "interrupted", False) else 0)
+    except KeyboardInterrupt:
+        fail("interrupted; what was finished is kept, run the same command again to go on", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        # a usage error of the command line's own parser, whichever of its versions is installed
+        if hasattr(error, "exit_code") and hasattr(error, "show"):
+            error.show()
+            sys.exit(2)
+        if type(error).__name__ == "Abort":
+            sys.exit(130)
+        raise
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say why and leave."""
+    print(f"bench: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def settings(
+    root: Path, device: str, data_root: Path | None, batch: int, max_time: str | None = None, exact: bool = False
+) -> Any:
+    """The machine's settings from the options."""
+    from bench.errors import UserError
+    from bench.tasks import Settings
+
+    if data_root is not None and not data_root.exists():
+        raise UserError("--data-root", f"no folder {data_root}", "name the folder that holds the data set")
+    return Settings(
+        root=root.resolve(), data_root=data_root, device=device, microbatch=batch,
+        max_seconds=seconds(max_time), exact=exact,
+    )  # fmt: skip
+
+
+def seconds(text: str | None) -> float | None:
+    """90s, 9m, 1h or plain seconds."""
+    from bench.errors import UserError
+
+    if text is None:
+        return None
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 0.0)
+    try:
+        value = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e7:
+        raise UserError("--max-time", f"{text!r} is no length of time", "write 90s, 9m or 1h")
+    return value
+
+
+def execute(session: Any, wanted: Any, fresh: bool, quiet: bool, engine: str, workers: int, address: str | None) -> Any:
+    """Plan, say what is missing, make it; the counts of what was done."""
+    from bench import engines
+    from bench.cost import Rates
+    from bench.device import gpus
+    from bench.plan import refuse_stale
+    from bench.progress import Display
+    from bench.run import Counts, run
+    from bench.session import planned
+
+    console = screen(quiet)
+    plan = planned(session, wanted, fresh)
+    faults(session, console)
+    refuse_stale(plan.stale)
+    if not plan.order:
+        return Counts(0, 0, 0)
+    device = "cuda" if session.settings.device.startswith("cuda") or gpus() else "cpu"
+    rates = Rates(session.store.scratch, device)
+    estimate = sum(rates.seconds(recipe) for recipe in plan.order)
+    console.print(f"to make: {len(plan.order)} records, about {clock(estimate)} on this machine", highlight=False)
+    display = Display(plan, session.names, rates, console, quiet)
+    runner = engines.choose(engine, session.settings, workers, address, display.hooks())
+    try:
+        with display.shown():
+            return run(plan, session.settings, session.store, runner, display, rates)
+    finally:
+        runner.close()
+
+
+def screen(quiet: bool = False) -> Any:
+    """Where progress and remarks go: the terminal's error stream, so that output stays clean."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=quiet)
+
+
+def faults(session: Any, console: Any) -> None:
+    """Say which records are damaged; they are made again, never believed."""
+    for fault in dict.fromkeys(session.store.faults):
+        console.print(f"damaged, will be made again: {fault}", highlight=False, markup=False)
+    session.store.faults.clear()
+
+
+def clock(seconds: float) -> str:
+    """A length of time in words."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@app.command()
+def run(
+    suite: SuitePath,
+    scale: ScaleName = "auto",
+    only: Annotated[str | None, typer.Option("--only", help="One table, without the figures.")] = None,
+    limit: Limit = None,
+    device: Device = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Craft and judge again; weights are kept.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    data_root: DataRoot = None,
+    root: Root = Path(),
+    max_time: MaxTime = None,
+    engine: Engine = "local",
+    workers: Workers = 1,
+    address: Address = None,
+    batch: Batch = 512,
+    exact: Exact = False,
+) -> None:
+    """Make what a suite lacks (train, craft, judge), then its tables, figures and claims.
+
+    Example: python -m bench run suites/paper.toml --only table1 --limit 100
+    """
+    from bench.publish import publish, show
+    from bench.session import open_suite
+
+    session = open_suite(suite, scale, limit, settings(root, device, data_root, batch, max_time, exact))
+    if not quiet and not json:
+        print(f"{session.suite.name} at scale {session.suite.scale or 'as written'}: {session.why}", file=sys.stderr)
+    counts = execute(session, session.wanted(only), fresh, quiet, engine, workers, address)
+    report = publish(session, only)
+    if json:
+        print(report.json())
+    elif not quiet:
+        show(report, counts)
+
+
+@app.command()
+def plan(
+    suite: SuitePath,
+    scale: ScaleName = "auto",
+    only: Annotated[str | None, typer.Option("--only", help="One table, without the figures.")] = None,
+    limit: Limit = None,
+    device: Device = "auto",
+    json: Json = False,
+    root: Root = Path(),
+) -> None:
+    """Say what is there, what is missing and what it would cost, without doing anything.
+
+    Example: python -m bench plan suites/paper.toml --scale full
+    """
+    from bench.publish import planned_text
+    from bench.session import open_suite, planned
+
+    session = open_suite(suite, scale, limit, settings(root, device, None, 512))
+    made = planned(session, session.wanted(only), False)
+    faults(session, screen())
+    print(planned_text(session, made, json))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="models, attacks or suites.")],
+    suite: Annotated[Path, typer.Option("--suite", help="Whose models and attacks.")] = Path("suites/paper.toml"),
+    scale: ScaleName = "auto",
+    root: Root = Path(),
+) -> None:
+    """List the models or attacks of a suite, or the suites at hand.
+
+    Example: python -m bench list models --suite suites/paper.toml
+    """
+    from bench.publish import listing
+
+    print(listing(what, suite, scale, root.resolve()))
+
+
+@app.command()
+def train(
+    suite: SuitePath,
+    model: Annotated[str, typer.Argument(help="A model or weights of the suite.")],
+    scale: ScaleName = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again even if the weights are there.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    data_root: DataRoot = None,
+    root: Root = Path(),
+    max_time: MaxTime = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option("--tensorboard", help="Also write TensorBoard events here.")
+    ] = None,
+    batch: Batch = 512,
+    exact: Exact = False,
+) -> None:
+    """Train a model of a suite, and whatever it needs (its teacher, the teacher's outputs).
+
+    Example: python -m bench train suites/paper.toml cni --max-time 9m
+    """
+    from dataclasses import replace
+
+    from bench.errors import UserError, nearest
+    from bench.session import open_suite
+
+    chosen = replace(settings(root, device, data_root, batch, max_time, exact), tensorboard=tensorboard)
+    session = open_suite(suite, scale, None, chosen)
+    names = {name: entry.weights for name, entry in session.suite.models.items()} | session.suite.weights
+    if model not in names:
+        raise UserError(str(suite), f"has no model {model!r}", nearest(model, names))
+    recipe = names[model]
+    if fresh:
+        session.store.discard(session.store.place(recipe))
+    execute(session, [recipe], False, quiet, "local", 1, None)
+    record = session.store.find(recipe)
+    if record and not quiet:
+        print(f"{model}: {os.path.relpath(record.path)}")
+
+
+@app.command()
+def tables(
+    suite: SuitePath,
+    scale: ScaleName = "auto",
+    only: Annotated[str | None, typer.Option("--only", help="One table.")] = None,
+    limit: Limit = None,
+    style: Annotated[str, typer.Option("--format", help="md, csv, html or latex.")] = "md",
+    root: Root = Path(),
+) -> None:
+    """Print a suite's tables from what is recorded; a missing cell is a dash with its reason.
+
+    Example: python -m bench tables suites/paper.toml --format latex
+    """
+    from bench.publish import rendered
+    from bench.session import open_suite
+
+    session = open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+    session.wanted(only)
+    print(rendered(session, only, style))
+
+
+from bench import verbs  # noqa: E402, F401  (adds the other verbs to `app`)

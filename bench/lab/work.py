@@ -1,0 +1,256 @@
+"""The worker: trains, crafts and judges what a task names, with the models and images it has at hand."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import OrderedDict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.disk import write_part
+from bench.errors import UserError
+from bench.lab import data as datasets
+from bench.lab.attacks import Crafted
+from bench.lab.compute import Compute, pick_device
+from bench.lab.craft import craft
+from bench.lab.draws import Streams
+from bench.lab.judge import Judged, judge, part
+from bench.lab.weights import build
+from bench.lab.weights import load as load_weights
+from bench.recipes import Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Trained, targets_of
+from bench.store import Damaged, Store
+from bench.tasks import Done, Hooks, Settings, Task, rows
+from bench.votes import Votes, from_parquet, to_parquet
+from models.classifier import Classifier
+from models.smoothing import Smoothed
+
+LIBRARIES = ("torch", "torchvision", "numpy", "torchattacks", "pyautoattack", "foolbox", "robustbench", "timm")
+KEPT = 4  # models a worker keeps at hand
+
+
+class Lab:
+    """One worker's models, images and device. `hooks` report progress and ask whether to stop."""
+
+    def __init__(self, settings: Settings, hooks: Hooks | None = None) -> None:
+        self.settings = settings
+        self.hooks = hooks or Hooks()
+        self.store = Store(settings.root)
+        self.device = pick_device(settings.device)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.notes: list[str] = []
+        self._models: OrderedDict[str, Classifier] = OrderedDict()
+        self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict()
+
+    def perform(self, task: Task) -> Done:
+        """Do one task; its result is in the task's folder when this returns."""
+        start, compute = time.perf_counter(), self.compute(task)
+        self.notes.clear()
+        match task.recipe:
+            case Trained() | Distilled() as recipe:
+                about = self.train(recipe, task.folder)
+            case Fetched() as recipe:
+                from bench.lab.fetch import describe
+
+                about = describe(recipe, task.folder)
+            case Examples() as recipe:
+                write_part(task.folder / f"{task.shard:05d}", self.craft(recipe, _number(task.shard), compute))
+                about = {}
+            case Outcomes() as recipe:
+                votes = self.judge(recipe, _number(task.shard), compute)
+                write_part(task.folder / f"{task.shard:05d}", to_parquet(votes))
+                about = {}
+        passes = {"forward_passes": compute.forwards, "backward_passes": compute.backwards}
+        return Done(task, time.perf_counter() - start, self.provenance() | passes | about, tuple(self.notes))
+
+    def compute(self, task: Task) -> Compute:
+        precision = "float32" if isinstance(task.recipe, Fetched | Trained | Distilled) else task.recipe.precision
+        return Compute(self.device, precision, self.settings.microbatch, note=self.notes.append)
+
+    # -- the three steps -------------------------------------------------------------------------
+
+    def train(self, recipe: Trained | Distilled, folder: Path) -> dict[str, Any]:
+        """Train weights into `folder`; Paused if time is up or somebody asks to stop."""
+        from bench.lab.train import Options, train
+
+        images = self.images(recipe.data)
+        teacher, targets = None, None
+        if isinstance(recipe, Distilled):
+            teacher = self.model(recipe.teacher)
+            targets = self.targets(recipe)
+        options = Options(
+            max_seconds=self.settings.max_seconds,
+            should_stop=self.hooks.should_stop,
+            progress=self.hooks.progress,
+            exact=self.settings.exact,
+            tensorboard=self.settings.tensorboard,
+        )
+        return train(
+            recipe,
+            images.images,
+            images.labels,
+            teacher=teacher,
+            targets=targets,
+            device=self.device,
+            state_dir=self.store.scratch / "state" / recipe.key,
+            out=folder,
+            options=options,
+        )
+
+    def targets(self, recipe: Distilled) -> NDArray[np.float32] | None:
+        """The cached teacher's probabilities (n, classes) for each training image, or None if online."""
+        wanted = targets_of(recipe)
+        if wanted is None:
+            return None
+        votes = self.votes(wanted)
+        if recipe.rule == "vote":
+            return np.asarray(votes.counts / votes.drawn[:, None], np.float32)
+        probs = votes.probs.astype(np.float32)
+        return np.asarray(probs / probs.sum(1, keepdims=True), np.float32)
+
+    def craft(self, recipe: Examples, shard: int, compute: Compute) -> bytes:
+        """One shard of examples as a safetensors file."""
+        from safetensors.torch import save
+
+        assert recipe.source is not None
+        images, labels, _ = self.shard(recipe, shard)
+        made = craft(
+            recipe.attack,
+            self.model(recipe.source),
+            images,
+            labels,
+            Streams(recipe.seed, shard, self.device),
+            compute,
+        )
+        tensors = {"images": made.images, "claimed": made.claimed}
+        if made.iterates is not None:
+            tensors["iterates"] = made.iterates
+        return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+
+    def judge(self, recipe: Outcomes, shard: int, compute: Compute, chosen: NDArray[np.int64] | None = None) -> Votes:
+        """The votes on one shard, or on the chosen rows of it."""
+        judged = self.judged(recipe, shard)
+        if chosen is not None:
+            judged = part(judged, chosen)
+        streams = Streams(recipe.seed, shard, self.device)
+        return judge(self.model(recipe.target), judged, recipe.draws, recipe.stopping, streams, compute)
+
+    # -- what they need --------------------------------------------------------------------------
+
+    def judged(self, recipe: Outcomes, shard: int) -> Judged:
+        """The images of one shard as the judge sees them."""
+        clean, labels, index = self.shard(recipe.examples, shard)
+        if isinstance(recipe.examples.attack, Clean):
+            nothing = np.zeros(len(index), np.float32)
+            return Judged(clean, labels, index, nothing, np.full(len(index), -1, np.int8))
+        made = self.crafted(recipe.examples, shard)
+        images = made.images
+        if recipe.iterate is not None:
+            assert made.iterates is not None
+            images = made.iterates[recipe.iterate]
+        images = images.to(self.device)
+        linf = (images - clean).abs().flatten(1).amax(1)
+        claimed = made.claimed if recipe.iterate is None else torch.full_like(made.claimed, -1)
+        return Judged(images, labels, index, linf.cpu().numpy(), claimed.cpu().numpy().astype(np.int8))
+
+    def crafted(self, recipe: Examples, shard: int) -> Crafted:
+        """One shard of examples from the store."""
+        from safetensors.torch import load
+
+        record = self.store.find(recipe)
+        if record is None:
+            raise UserError(str(self.store.place(recipe)), "the examples are not there", "run the suite again")
+        tensors = load(record.read(f"{shard:05d}.safetensors"))
+        return Crafted(tensors["images"], tensors["claimed"], tensors.get("iterates"))
+
+    def shard(self, recipe: Examples, shard: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+        """Images (n, 3, h, w) float32 and labels (n,) on the device, and their index in the split."""
+        images = self._split(recipe.data)
+        chosen = datasets.shuffle(len(images.images), recipe.data.shuffle)[rows(recipe, shard)]
+        some = images.take(chosen)
+        pixels = datasets.as_tensor(some.images).to(self.device)
+        return pixels, torch.from_numpy(some.labels).to(self.device), some.index
+
+    def images(self, data: Data) -> datasets.Images:
+        """The images of a recipe's data, in its order."""
+        images = self._split(data)
+        return images.take(datasets.shuffle(len(images.images), data.shuffle)[data.start : data.stop])
+
+    def _split(self, data: Data) -> datasets.Images:
+        name = (data.kind, data.split)
+        if name not in self._data:
+            self._data[name] = datasets.load(
+                data.kind, data.split, self.settings.data_root, download=self.settings.download
+            )
+            while len(self._data) > 2:
+                self._data.popitem(last=False)
+        return self._data[name]
+
+    def model(self, model: Model) -> Classifier:
+        """The classifier of a model recipe, in eval mode, parameters frozen."""
+        if model.key in self._models:
+            self._models.move_to_end(model.key)
+            return self._models[model.key]
+        classifier = self._weights(model)
+        if model.sigma:
+            std = getattr(getattr(classifier, "net", None), "std", None)
+            classifier = Smoothed(classifier, float(model.sigma), model.unit, std)
+        classifier = classifier.to(self.device).eval().requires_grad_(False)
+        self._models[model.key] = classifier
+        while len(self._models) > KEPT:
+            self._models.popitem(last=False)
+        return classifier
+
+    def _weights(self, model: Model) -> Classifier:
+        match model.weights:
+            case Fetched() as recipe:
+                from bench.lab.fetch import fetch
+
+                return fetch(recipe, self.store.root)
+            case Trained() | Distilled() as recipe:
+                record = self.store.find(recipe, thorough=True)
+                if record is None:
+                    raise UserError(str(self.store.place(recipe)), "the weights are not there", "run the suite again")
+                return build(recipe, load_weights(record.path))
+
+    def votes(self, recipe: Outcomes) -> Votes:
+        """A record's votes; UserError if they are not there."""
+        record = self.store.find(recipe)
+        if record is None:
+            raise UserError(str(self.store.place(recipe)), "the outcomes are not there", "run the suite again")
+        try:
+            return from_parquet(record.read("votes.parquet"))
+        except (Damaged, ValueError) as error:
+            raise UserError(str(record.path), str(error), "delete this folder and run again") from None
+
+    def provenance(self) -> dict[str, Any]:
+        """What a manifest says of where and with what something was made."""
+        versions = {}
+        for library in LIBRARIES:
+            try:
+                versions[library] = version(library)
+            except PackageNotFoundError:
+                continue
+        cuda = self.device.type == "cuda"
+        device = torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine()
+        return {
+            "device": device,
+            "device_type": self.device.type,
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "versions": versions,
+        }
+
+
+def _number(shard: int | None) -> int:
+    assert shard is not None
+    return shard

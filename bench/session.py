@@ -1,0 +1,100 @@
+"""A suite, its store and this machine, as every verb of the command line starts from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.device import gpus
+from bench.errors import UserError, nearest
+from bench.plan import Plan, everything, plan
+from bench.reading import load, scales
+from bench.recipes import Examples, Outcomes, Work
+from bench.store import Damaged, Record, Store
+from bench.suite import Suite
+from bench.tasks import Settings
+from bench.votes import Votes, from_parquet
+
+
+@dataclass
+class Session:
+    """One suite at one scale over one store; `why` says how the scale was chosen."""
+
+    suite: Suite
+    store: Store
+    settings: Settings
+    why: str
+
+    @property
+    def folder(self) -> Path:
+        """Where what people read goes: results/<suite>."""
+        return self.settings.root / "results" / self.suite.name
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The suite's names by the keys of what they stand for."""
+        suite = self.suite
+        names: dict[str, str] = {recipe.key: name for name, recipe in suite.attacks.items()}
+        names |= {entry.model.key: name for name, entry in reversed(suite.models.items())}
+        return names | {recipe.key: name for name, recipe in suite.weights.items()}
+
+    def wanted(self, only: str | None = None, figures: bool = True) -> list[Outcomes]:
+        """The outcomes of every cell, and of the figures unless one table was asked for."""
+        if only is not None and only not in self.suite.tables:
+            raise UserError("--only", f"this suite has no table {only!r}", nearest(only, self.suite.tables))
+        cells = [cell.outcomes for cell in self.suite.cells(only)]
+        return list(dict.fromkeys(cells))
+
+    def record(self, recipe: Work) -> Record | None:
+        return self.store.find(recipe)
+
+    def votes(self, recipe: Outcomes) -> Votes | None:
+        """The votes of a recipe if its record is there and whole; a damaged one is a fault, not a number."""
+        record = self.store.find(recipe)
+        if record is None:
+            return None
+        try:
+            return from_parquet(record.read("votes.parquet"))
+        except (Damaged, ValueError) as error:
+            self.store.faults.append(f"{record.path}: {error}")
+            return None
+
+    def manifest(self, recipe: Work) -> dict[str, Any] | None:
+        record = self.store.find(recipe)
+        return None if record is None else record.manifest
+
+
+def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) -> Session:
+    """Read a suite and choose its scale.
+
+    "auto" is the first declared scale that needs a GPU if there is one, or if all it needs is
+    recorded here already; else the first that needs none.
+    """
+    if limit is not None and limit < 1:
+        raise UserError("--limit", f"{limit} images cannot be judged", "give a number from 1 on")
+    declared = scales(path)
+    store = Store(settings.root)
+    if scale != "auto":
+        return Session(load(path, scale, limit), store, settings, "as asked")
+    small = next((name for name, about in declared.items() if not about.gpu), None)
+    for name, about in declared.items():
+        if not about.gpu:
+            continue
+        if settings.device != "cpu" and gpus():
+            return Session(load(path, name, limit), store, settings, "this machine has a GPU")
+        session = Session(load(path, name, limit), store, settings, "all it needs is recorded here")
+        if not plan([cell.outcomes for cell in session.suite.cells()], store).order:
+            return session
+        if small is None:
+            return Session(session.suite, store, settings, "the suite declares no smaller scale")
+    name = small or next(iter(declared))
+    why = "no GPU here, and the full scale is not recorded" if len(declared) > 1 else "the suite's only scale"
+    return Session(load(path, name, limit), store, settings, why)
+
+
+def planned(session: Session, wanted: Sequence[Work], fresh: bool) -> Plan:
+    """The plan for the wanted work; `fresh` crafts and judges again but keeps weights."""
+    again = {work.key for work in everything(wanted) if isinstance(work, Examples | Outcomes)} if fresh else set()
+    return plan(wanted, session.store, frozenset(again))

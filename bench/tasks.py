@@ -1,0 +1,77 @@
+"""A task: one piece of work that any process on any machine with the same store can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.recipes import Distilled, Examples, Fetched, Outcomes, Trained, Work
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How work is done here; nothing in it changes what a recipe means, so none of it is in a key.
+
+    `microbatch` images go through a network at once; `threads` of 0 leaves torch's own choice.
+    `max_seconds` stops a training cleanly after that long. `exact` forbids every shortcut whose
+    result may differ in the last bits.
+    """
+
+    root: Path
+    data_root: Path | None = None
+    device: str = "auto"
+    microbatch: int = 512
+    threads: int = 0
+    max_seconds: float | None = None
+    download: bool = True
+    exact: bool = False
+    tensorboard: Path | None = None
+
+
+class Task(NamedTuple):
+    """Train weights (shard None), or craft or judge one shard of examples or outcomes."""
+
+    recipe: Work
+    shard: int | None
+    folder: Path
+
+
+class Done(NamedTuple):
+    """What a worker says of a finished task; `notes` are for the user, once each."""
+
+    task: Task
+    seconds: float
+    provenance: dict[str, object]
+    notes: tuple[str, ...] = ()
+
+
+class Hooks(NamedTuple):
+    """What a worker calls while it works: progress (done, total, text), and whether to stop now."""
+
+    progress: Callable[[float, float, str], None] = lambda done, total, text: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def images_in(recipe: Examples | Outcomes) -> int:
+    """How many images the recipe is about."""
+    data = recipe.data if isinstance(recipe, Examples) else recipe.examples.data
+    whole = {"test": 10_000, "train": 50_000, "excerpt": 10_000}[data.split]
+    return max(0, min(data.stop or whole, whole) - data.start)
+
+
+def shards(recipe: Work) -> list[int]:
+    """The recipe's shards, 0 to n - 1; none for weights, which are made in one piece."""
+    match recipe:
+        case Trained() | Distilled() | Fetched():
+            return []
+        case Examples(shard=size) | Outcomes(examples=Examples(shard=size)):
+            return list(range(-(-images_in(recipe) // size)))
+
+
+def rows(recipe: Examples | Outcomes, shard: int) -> slice:
+    """The rows of the shuffled dataset that a shard holds."""
+    examples = recipe if isinstance(recipe, Examples) else recipe.examples
+    start = examples.data.start + shard * examples.shard
+    return slice(start, min(start + examples.shard, examples.data.start + images_in(recipe)))

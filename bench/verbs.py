@@ -1,0 +1,3 @@
+"""The verbs beyond run and tables: claims, figures, page, audit, diagnosis, cross-checks, comparison."""
+
+from __future__ import annotations

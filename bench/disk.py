@@ -66,6 +66,11 @@ def writing(path: Path) -> Iterator[None]:
             errno.EACCES: ("no permission to write here", "run in a folder you may write to"),
             errno.EPERM: ("no permission to write here", "run in a folder you may write to"),
             errno.ENOTDIR: ("a file stands where a folder belongs", "move it away"),
+            errno.EEXIST: ("a file stands where a folder belongs", "move it away"),
+            errno.EISDIR: ("a folder stands where a file belongs", "move it away"),
+            errno.EFBIG: ("larger than a file may be here", "raise the limit (ulimit -f) and run the command again"),
+            errno.ENAMETOOLONG: ("the name is too long for this disk", "choose a shorter folder"),
+            errno.EIO: ("the disk fails", "check it, then run the same command again"),
         }
         if error.errno not in reasons:
             raise

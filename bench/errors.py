@@ -17,6 +17,9 @@ class UserError(Exception):
         self.where, self.what, self.fix = where, what, fix
         super().__init__(f"{where}: {what}" + (f" ({fix})" if fix else ""))
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:
+        return UserError, (self.where, self.what, self.fix)  # so that a worker process can raise it here
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A "did you mean" phrase for `word`, or the known words; empty if there are none."""
@@ -28,4 +31,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 class Paused(Exception):
-    """Work stopped cleanly at a point from which it can go on; the message says how."""
+    """Work stopped cleanly at a point from which it can go on; the message says how far it got."""

@@ -14,10 +14,12 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from bench.disk import sync, write, writing
@@ -26,7 +28,8 @@ from bench.recipes import Distilled, Examples, Fetched, Outcomes, Trained, Work,
 
 FORMAT = 1
 NOTES = {"model.toml"}  # tells of time and machine, so it is checked but is not part of the seal
-LARGEST_MANIFEST = 16 << 20
+LARGEST_MANIFEST, LARGEST_FILE, MOST_FILES = 4 << 20, 4 << 30, 100_000
+ABANDONED = 3600.0  # seconds after which a temporary folder is one that a killed process left
 
 
 class Record(NamedTuple):
@@ -39,7 +42,7 @@ class Record(NamedTuple):
 
     def read(self, name: str) -> bytes:
         """One file's bytes, checked against the manifest; Damaged if they differ."""
-        data = _bytes(self.path / name)
+        data = _bytes(self.path / name, LARGEST_FILE)
         if hashlib.sha256(data).hexdigest() != self.manifest["files"][name]["sha256"]:
             raise Damaged(f"{self.path / name}: the checksum differs from the manifest's")
         return data
@@ -144,6 +147,7 @@ class Store:
         with writing(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             temporary = place.parent / f".{recipe.key[:12]}-{uuid.uuid4().hex[:8]}"
+            _sweep(place.parent)
             temporary.mkdir()
             try:
                 fill(temporary)
@@ -193,42 +197,79 @@ class Store:
     def discard(self, place: Path) -> None:
         """Remove a record or whatever stands in its place, at once even if deleting takes time."""
         aside = place.parent / f".gone-{uuid.uuid4().hex[:8]}"
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(place, aside)
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)
+        with writing(place):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(place, aside)
+            if aside.is_dir() and not aside.is_symlink():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.unlink(missing_ok=True)
 
 
 def load(path: Path, key: str) -> Record | None:
-    """The record in this folder, its manifest checked; None if nothing is there, Damaged if not whole."""
-    if not path.exists():
+    """The record in this folder, its manifest checked; None if nothing is there, Damaged if not whole.
+
+    A manifest may come from a stranger, its checksum made to fit: so every name stays in the
+    folder, sizes are the files' own, no file is a link, and the seal follows from the digests.
+    """
+    if not os.path.lexists(path):
         return None
     body = _manifest(path / "manifest.json")
     if body.get("format") != FORMAT:
-        raise Damaged(f"{path}: a record of format {body.get('format')}, this version reads {FORMAT}")
-    if body["key"] != key:
-        raise Damaged(f"{path}: holds the record {body['key'][:12]}, not {key[:12]}")
-    for name, about in body["files"].items():
-        file = path / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise Damaged(f"{path}: names a file outside its folder: {name!r}")
-        size = file.stat().st_size if file.is_file() else None
-        if size != about["bytes"]:
-            raise Damaged(f"{file}: {'missing' if size is None else f'{size} bytes'}, sealed with {about['bytes']}")
+        raise Damaged(f"{path}: a record of format {body.get('format')!r}, this version reads {FORMAT}")
+    if body.get("key") != key:
+        raise Damaged(f"{path}: holds the record {str(body.get('key'))[:12]}, not {key[:12]}")
+    files, made_from = body.get("files"), body.get("made_from")
+    if not (isinstance(files, dict) and len(files) <= MOST_FILES and isinstance(made_from, dict)):
+        raise Damaged(f"{path}: its manifest lists no files")
+    for name, about in files.items():
+        if not _inside(name):
+            raise Damaged(f"{path}: names a file outside its folder: {name[:80]!r}")
+        if not (isinstance(about, dict) and isinstance(about.get("sha256"), str)):
+            raise Damaged(f"{path}: its manifest has no digest for {name[:80]!r}")
+        if "/" in name and not (path / name).resolve().is_relative_to(path.resolve()):
+            raise Damaged(f"{path}: a link leads {name[:80]!r} outside its folder")
+        size = _size(path / name)
+        if size is None or size != about.get("bytes"):
+            there = "missing" if size is None else f"{size} bytes"
+            raise Damaged(f"{path / name}: {there}, sealed with {about.get('bytes')!r}")
+    if body.get("seal") != seal_of(files, made_from):
+        raise Damaged(f"{path}: its seal is not that of its files")
     return Record(key, path, body, body["seal"])
+
+
+def _inside(name: str) -> bool:
+    """Whether a name from a manifest is that of a file below the manifest's folder."""
+    plain = name.isprintable() and not any(sign in name for sign in "\\:")
+    return plain and PurePosixPath(name).as_posix() == name and not {"..", ".", "/", ""} & {*PurePosixPath(name).parts}
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a regular file; None if there is none, or a link, which may lead anywhere."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _sweep(shelf: Path) -> None:
+    """Remove what processes that were killed while sealing left behind."""
+    for left in shelf.glob(".*-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     data = _bytes(path, LARGEST_MANIFEST)
     try:
         body = json.loads(data)
-    except ValueError:
+        if isinstance(body, dict) and body.get("check") == _check(body):
+            return body
+    except (ValueError, RecursionError):
         raise Damaged(f"{path}: not JSON ({len(data)} bytes)") from None
-    if not isinstance(body, dict) or body.get("check") != _check(body):
-        raise Damaged(f"{path}: does not match its own checksum")
-    return body
+    raise Damaged(f"{path}: does not match its own checksum")
 
 
 def _check(body: Mapping[str, Any]) -> str:
@@ -242,12 +283,16 @@ def seal_of(files: Mapping[str, Mapping[str, Any]], made_from: Mapping[str, str]
     return hashlib.sha256(json.dumps([parts, sorted(made_from.items())]).encode()).hexdigest()
 
 
-def _bytes(path: Path, most: int | None = None) -> bytes:
+def _bytes(path: Path, most: int) -> bytes:
     try:
-        if most is not None and path.stat().st_size > most:
+        if path.stat().st_size > most:
             raise Damaged(f"{path}: {path.stat().st_size} bytes, more than such a file can have")
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise Damaged(f"{path}: missing") from None
     except IsADirectoryError:
         raise Damaged(f"{path}: a folder stands where a file belongs") from None
+    except PermissionError:
+        raise UserError(str(path), "no permission to read it", "mend the file's permissions") from None
+    except OSError as error:
+        raise Damaged(f"{path}: cannot be read: {error.strerror}") from None

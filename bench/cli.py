@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -48,10 +50,10 @@ def main() -> None:
     except UserError as error:
         fail(f"{error.where}: {error.what}" + (f"\n  fix: {error.fix}" if error.fix else ""), 2)
     except Paused as pause:
-        print(f"paused: {pause}", file=sys.stderr)
-        sys.exit(130 if getattr(pause, "interrupted", False) else 0)
+        print(f"{pause}\nresume with: {command()}", file=sys.stderr)
+        sys.exit(0)
     except KeyboardInterrupt:
-        fail("interrupted; what was finished is kept, run the same command again to go on", 130)
+        fail(f"interrupted; what was finished is kept\nresume with: {command()}", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -63,6 +65,11 @@ def main() -> None:
         if type(error).__name__ == "Abort":
             sys.exit(130)
         raise
+
+
+def command() -> str:
+    """The command that was given, to be typed again."""
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -82,7 +89,7 @@ def settings(
         raise UserError("--data-root", f"no folder {data_root}", "name the folder that holds the data set")
     return Settings(
         root=root.resolve(), data_root=data_root, device=device, microbatch=batch,
-        max_seconds=seconds(max_time), exact=exact,
+        stop_at=None if (length := seconds(max_time)) is None else time.time() + length, exact=exact,
     )  # fmt: skip
 
 
@@ -107,6 +114,7 @@ def execute(session: Any, wanted: Any, fresh: bool, quiet: bool, engine: str, wo
     from bench import engines
     from bench.cost import Rates
     from bench.device import gpus
+    from bench.errors import Paused
     from bench.plan import refuse_stale
     from bench.progress import Display
     from bench.run import Counts, run
@@ -122,11 +130,15 @@ def execute(session: Any, wanted: Any, fresh: bool, quiet: bool, engine: str, wo
     rates = Rates(session.store.scratch, device)
     estimate = sum(rates.seconds(recipe) for recipe in plan.order)
     console.print(f"to make: {len(plan.order)} records, about {clock(estimate)} on this machine", highlight=False)
-    display = Display(plan, session.names, rates, console, quiet)
+    display = Display(plan, session.names, rates, console, quiet, session.settings.stop_at)
     runner = engines.choose(engine, session.settings, workers, address, display.hooks())
     try:
         with display.shown():
             return run(plan, session.settings, session.store, runner, display, rates)
+    except Paused:
+        if display.stops:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         runner.close()
 

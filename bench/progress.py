@@ -21,7 +21,15 @@ from bench.tasks import Hooks, Task
 class Display:
     """Progress of one run. On a terminal a live bar; else a line when a recipe's work begins; or nothing."""
 
-    def __init__(self, plan: Plan, names: dict[str, str], rates: Rates, console: Console, quiet: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        names: dict[str, str],
+        rates: Rates,
+        console: Console,
+        quiet: bool,
+        stop_at: float | None = None,
+    ) -> None:
         self.names, self.console, self.quiet = names, console, quiet
         self.seconds = {recipe.key: max(0.01, rates.seconds(recipe)) for recipe in plan.order}
         self.live = console.is_terminal and not quiet
@@ -34,6 +42,7 @@ class Display:
         self.base = 0.0
         self.current: Task | None = None
         self.stops = 0
+        self.stop_at = stop_at
         self.began = time.monotonic()
 
     def doing(self, task: Task) -> None:
@@ -55,7 +64,7 @@ class Display:
             self.console.print(f"note: {message}", highlight=False, markup=False)
 
     def should_stop(self) -> bool:
-        return self.stops > 0
+        return self.stops > 0 or (self.stop_at is not None and time.time() >= self.stop_at)
 
     def hooks(self) -> Hooks:
         """What a worker in this process calls."""

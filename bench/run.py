@@ -100,7 +100,7 @@ class Runner:
                 self.engine.submit(task)
                 running += 1
             if self.events.should_stop() and not running:
-                raise Paused("stopped between shards; run the same command again to go on")
+                raise Paused("stopped between shards")
             if running:
                 done = self.engine.wait()
                 running -= 1

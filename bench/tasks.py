@@ -15,8 +15,8 @@ class Settings:
     """How work is done here; nothing in it changes what a recipe means, so none of it is in a key.
 
     `microbatch` images go through a network at once; `threads` of 0 leaves torch's own choice.
-    `max_seconds` stops a training cleanly after that long. `exact` forbids every shortcut whose
-    result may differ in the last bits.
+    `stop_at` (seconds since the epoch) is when work stops cleanly, to be gone on with later. `exact`
+    forbids every shortcut whose result may differ in the last bits.
     """
 
     root: Path
@@ -24,7 +24,7 @@ class Settings:
     device: str = "auto"
     microbatch: int = 512
     threads: int = 0
-    max_seconds: float | None = None
+    stop_at: float | None = None
     download: bool = True
     exact: bool = False
     tensorboard: Path | None = None

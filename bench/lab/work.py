@@ -87,7 +87,7 @@ class Lab:
             teacher = self.model(recipe.teacher)
             targets = self.targets(recipe)
         options = Options(
-            max_seconds=self.settings.max_seconds,
+            max_seconds=None if self.settings.stop_at is None else max(0.0, self.settings.stop_at - time.time()),
             should_stop=self.hooks.should_stop,
             progress=self.hooks.progress,
             exact=self.settings.exact,

@@ -1,0 +1,358 @@
+"""A paper's sentences as expressions over cells, tested on the images that the cells share.
+
+    table1[kd-vote, clean] > table1[smoothed-vote, clean]
+    table3[student -> cni, pgd10] < table3[cni -> cni, pgd10] + 3%
+    figure4[cni -> cni, 7, 8/255] - figure4[cni -> cni, 10, 8/255] < 0.5% and ...
+
+A cell is table[row, attack]: the row is a target, or source -> target. In a figure of kind "steps"
+it is figure[source -> target, step], with an eps behind if the figure has several. Sides are sums
+of cells and constants, a constant a share (0.03) or percentage points (3%); a factor may stand
+before a cell (0.5 * ...). Comparisons are < and >, joined by `and`: all must hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+from bench.errors import UserError, nearest
+from bench.folds import Floats, correct, rows, shared_variance
+from bench.grammar import Claim, Figure
+from bench.recipes import Outcomes
+from bench.report import figures
+from bench.stats import holm, mcnemar, paired_difference
+from bench.suite import Suite
+from bench.votes import Votes
+
+Lookup = Callable[[Outcomes], Votes | None]
+POWER = 0.8
+
+
+class Reference(NamedTuple):
+    """A cell as written: block[row, what] with what = (attack,) or (step, eps)."""
+
+    text: str
+    block: str
+    source: str | None
+    target: str
+    what: tuple[str, ...]
+
+
+class Comparison(NamedTuple):
+    """Holds if the sum of factor * cell, plus the constant (a share), is above 0."""
+
+    text: str
+    terms: tuple[tuple[float, Reference], ...]
+    constant: float
+
+
+class Part(NamedTuple):
+    """One comparison tested: effect (left less right, as the claim wants it positive) with its interval, in shares.
+
+    `p` is two-sided against no effect; `more` images would decide it with power 0.8 if it is as large
+    as seen, None if no number would. `why` says what is missing.
+    """
+
+    text: str
+    effect: float
+    low: float
+    high: float
+    p: float
+    n: int
+    more: int | None
+    why: str = ""
+
+
+class Verdict(NamedTuple):
+    """What the images say of a claim: `p` is the claim's own, `adjusted` Holm's over the suite's claims."""
+
+    claim: Claim
+    verdict: Literal["reproduced", "contradicted", "undecided"]
+    p: float
+    adjusted: float
+    parts: tuple[Part, ...]
+
+    @property
+    def deciding(self) -> Part:
+        """The part that the verdict hangs on."""
+        return _deciding(self.parts)
+
+    @property
+    def more(self) -> int | None:
+        """How many more images would decide it."""
+        wanted = [part.more for part in self.parts if part.more is not None]
+        return max(wanted) if self.verdict == "undecided" and wanted else None
+
+
+def claims(suite: Suite, lookup: Lookup) -> list[Verdict]:
+    """The verdict on each of the suite's claims; UserError for one that cannot be read.
+
+    Reproduced: every comparison's effect has the claimed sign and the claim's p, corrected by Holm
+    over the suite, is under 1 - claims_level. Contradicted: one has the other sign as clearly.
+    """
+    tested = []
+    for claim in suite.claims:
+        where = f"{suite.path}: claims.{claim.id}"
+        tested.append(tuple(test(suite, part, lookup, where) for part in parse(claim.holds, where)))
+    own = [_p(parts) for parts in tested]
+    adjusted = [float(p) for p in holm(own)] if own else []
+    return [
+        Verdict(claim, _verdict(parts, level, 1 - suite.header.claims_level), p, level, parts)
+        for claim, parts, p, level in zip(suite.claims, tested, own, adjusted, strict=True)
+    ]
+
+
+def _verdict(parts: tuple[Part, ...], p: float, alpha: float) -> Literal["reproduced", "contradicted", "undecided"]:
+    if p >= alpha:
+        return "undecided"
+    return "reproduced" if all(part.effect > 0 for part in parts) else "contradicted"
+
+
+def _p(parts: tuple[Part, ...]) -> float:
+    """The claim's p: of a conjunction the weakest part (intersection-union, Berger 1982); of a
+    contradiction the clearest of the parts with the wrong sign, Bonferroni over the parts."""
+    if all(part.effect > 0 for part in parts):
+        return max(part.p for part in parts)
+    return min(1.0, len(parts) * min((part.p for part in parts if part.effect < 0), default=1.0))
+
+
+def _deciding(parts: tuple[Part, ...]) -> Part:
+    against = [part for part in parts if not part.effect > 0 and not part.why]
+    return min(against, key=lambda part: part.p) if against else max(parts, key=lambda part: part.p)
+
+
+# -- one comparison ----------------------------------------------------------------------------
+
+
+def test(suite: Suite, comparison: Comparison, lookup: Lookup, where: str) -> Part:
+    """A paired test over the images that all its cells share.
+
+    Two cells that are right or wrong, and no constant: McNemar's exact test. Else Student's t over
+    the images' sums. The interval is always the latter's, with the variance of draws that a shard's
+    images share added for each expected accuracy (as if cells did not share them: conservative).
+    `more` images are at the level that remains for each of the suite's claims.
+    """
+    text, level = comparison.text, suite.header.claims_level
+    found: list[tuple[float, Votes, str]] = []
+    datasets = set()
+    for factor, reference in comparison.terms:
+        outcomes, kind = resolve(suite, reference, where)
+        datasets.add((outcomes.examples.data.kind, outcomes.examples.data.split))
+        votes = lookup(outcomes)
+        if votes is None:
+            return Part(text, 0.0, -1.0, 1.0, 1.0, 0, None, f"no record of {reference.text}")
+        found.append((factor, votes, kind))
+    if not found or len(datasets) > 1:
+        why = "its cells are over different images" if found else "it compares no cell"
+        raise UserError(where, why, "compare cells of one dataset")
+    chosen = rows(*(votes for _, votes, _ in found))
+    n = len(chosen[0])
+    if n < 2:
+        return Part(text, 0.0, -1.0, 1.0, 1.0, n, None, "its cells share fewer than two images")
+    right = [correct(votes, kind)[at] for (_, votes, kind), at in zip(found, chosen, strict=True)]
+    factors = [factor for factor, _, _ in found]
+    each = np.sum([factor * one for factor, one in zip(factors, right, strict=True)], axis=0) + comparison.constant
+    shared = sum(factor**2 * shared_variance(votes) for factor, votes, kind in found if kind == "expected")
+    low, high, p = interval(each, shared, level)
+    kinds = {kind for _, _, kind in found}
+    if sorted(factors) == [-1.0, 1.0] and comparison.constant == 0 and "expected" not in kinds:
+        p = mcnemar(right[0] > 0, right[1] > 0).difference.p
+    more = more_images(each, shared, 1 - (1 - level) / max(1, len(suite.claims)))
+    return Part(text, float(each.mean()), low, high, float(p), n, more)
+
+
+def interval(each: Floats, shared: float, level: float) -> tuple[float, float, float]:
+    """The mean's interval and two-sided p against 0: low, high, p; `shared` is added to the mean's variance.
+
+    Student's t over images. Where no image differs from another the share that would is bounded by
+    what n images without one allow (Clopper & Pearson 1934).
+    """
+    n, mean = len(each), float(each.mean())
+    if np.ptp(each) == 0 and shared == 0:
+        reach = 1 - ((1 - level) / 2) ** (1 / n)
+        return mean - reach, mean + reach, min(1.0, 2 * (1 - min(1.0, abs(mean))) ** n)
+    found = paired_difference(each, np.zeros(n), level, shared)
+    return found.low, found.high, found.p
+
+
+def more_images(each: Floats, shared: float, level: float) -> int | None:
+    """How many more images would decide the sign with power 0.8 if the effect is as seen; None if none would.
+
+    n = ((z_a + z_power) sd / effect)^2 (Cohen 1988), the variance of shared draws falling as shards are added.
+    """
+    mean, n = abs(float(each.mean())), len(each)
+    spread = float(each.var(ddof=1)) + shared * n
+    if mean == 0 or spread == 0:
+        return None
+    wanted = spread * float((ndtri((1 + level) / 2) + ndtri(POWER)) / mean) ** 2
+    return max(1, int(np.ceil(wanted)) - n)
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+TOKEN = re.compile(
+    r"\s*(?:(?P<cell>[A-Za-z_][\w.-]*\s*\[[^\[\]]*\])|(?P<number>\d+(?:\.\d+)?%?)|(?P<word>and\b)|(?P<sign>[-+*<>]))"
+)
+LONGEST = 2000
+
+
+def parse(text: str, where: str = "claims") -> tuple[Comparison, ...]:
+    """The comparisons of an expression; UserError says where it cannot be read. Nothing is evaluated."""
+    tokens, at = [], 0
+    if len(text) > LONGEST:
+        raise UserError(where, f"is longer than {LONGEST} characters", "make it several claims")
+    while text[at:].strip():
+        match = TOKEN.match(text, at)
+        if match is None:
+            rest = text[at:].strip()[:30]
+            raise UserError(where, f"cannot be read from {rest!r} on", 'write "table[row, attack] > ..."')
+        tokens.append((str(match.lastgroup), match[0].strip()))
+        at = match.end()
+    parts: list[list[tuple[str, str]]] = [[]]
+    for token in tokens:
+        if token[0] == "word":
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return tuple(_comparison(part, where) for part in parts)
+
+
+def _comparison(tokens: Sequence[tuple[str, str]], where: str) -> Comparison:
+    signs = [i for i, (kind, word) in enumerate(tokens) if kind == "sign" and word[0] in "<>"]
+    text = " ".join(word for _, word in tokens)
+    if len(signs) != 1:
+        raise UserError(where, f"{text!r} must compare two sides with one < or >", 'join comparisons with "and"')
+    left, right = _sum(tokens[: signs[0]], where), _sum(tokens[signs[0] + 1 :], where)
+    up = 1.0 if tokens[signs[0]][1][0] == ">" else -1.0
+    terms = [(up * f, cell) for f, cell in left[0]] + [(-up * f, cell) for f, cell in right[0]]
+    if not terms:
+        raise UserError(where, f"{text!r} names no cell", 'write "table[row, attack]"')
+    return Comparison(text, tuple(terms), up * (left[1] - right[1]))
+
+
+def _sum(tokens: Sequence[tuple[str, str]], where: str) -> tuple[list[tuple[float, Reference]], float]:
+    terms: list[tuple[float, Reference]] = []
+    constant, at = 0.0, 0
+    while at < len(tokens) or at == 0:
+        sign = 1.0
+        if at < len(tokens) and tokens[at][1] in "+-":
+            sign = -1.0 if tokens[at][1] == "-" else 1.0
+            at += 1
+        elif at:
+            raise UserError(where, f"expected + or - before {tokens[at][1]!r}")
+        kinds = [kind for kind, _ in tokens[at : at + 3]]
+        words = [word for _, word in tokens[at : at + 3]]
+        if kinds == ["number", "sign", "cell"] and words[1] == "*":
+            terms.append((sign * _share(words[0]), _reference(words[2], where)))
+            at += 3
+        elif kinds[:1] == ["cell"]:
+            terms.append((sign, _reference(words[0], where)))
+            at += 1
+        elif kinds[:1] == ["number"]:
+            constant += sign * _share(words[0])
+            at += 1
+        else:
+            raise UserError(where, f"expected a cell or a number{f', not {words[0]!r}' if words else ''}")
+    return terms, constant
+
+
+def _share(word: str) -> float:
+    return float(word[:-1]) / 100 if word.endswith("%") else float(word)
+
+
+def _reference(word: str, where: str) -> Reference:
+    block, _, inside = word.partition("[")
+    row, *what = [part.strip() for part in inside.rstrip("]").split(",")]
+    source, arrow, target = row.rpartition("->")
+    if not what or not all(what) or not target.strip() or (arrow and not source.strip()):
+        form = 'write "table[target, attack]" or "table[source -> target, attack]"'
+        raise UserError(where, f"{word!r} is no cell", form)
+    return Reference(word, block.strip(), source.strip() or None, target.strip(), tuple(what))
+
+
+# -- from names to recipes ---------------------------------------------------------------------
+
+
+def resolve(suite: Suite, reference: Reference, where: str) -> tuple[Outcomes, str]:
+    """The outcomes and the kind of number that a cell stands for."""
+    block, source, target = reference.block, reference.source, reference.target
+    for name in {source or target, target} - set(suite.models):
+        raise UserError(f"{where}: {reference.text}", f"no model {name!r}", nearest(name, suite.models))
+    if block in suite.figures:
+        return _step(suite, suite.figures[block], reference, where)
+    if block not in suite.tables:
+        known = {*suite.tables, *(name for name, figure in suite.figures.items() if figure.kind == "steps")}
+        raise UserError(f"{where}: {reference.text}", f"no table or steps figure {block!r}", nearest(block, known))
+    attack = reference.what[0]
+    cells = [cell for cell in suite.cells(block) if cell.target == target and cell.attack == attack]
+    if source is not None:
+        of_row = {cell.row for cell in suite.cells(block) if cell.source == source}
+        cells = [cell for cell in cells if cell.row in of_row]
+    own = [cell for cell in cells if (suite.tables[block].rows[cell.row].source or target) == target]
+    cells = own if source is None and own else cells
+    answers = {(cell.outcomes, cell.number) for cell in cells}
+    if len(reference.what) > 1 or not answers:
+        attacks = nearest(attack, {column.attack for column in suite.tables[block].columns})
+        raise UserError(f"{where}: {reference.text}", f"{block} has no such cell", attacks)
+    if len(answers) > 1:
+        raise UserError(f"{where}: {reference.text}", f"{block} has several such cells", "name its source -> target")
+    return answers.pop()
+
+
+def _step(suite: Suite, figure: Figure, reference: Reference, where: str) -> tuple[Outcomes, str]:
+    name, source, here = reference.block, reference.source or reference.target, f"{where}: {reference.text}"
+    if figure.kind != "steps":
+        raise UserError(here, f"figure {name!r} shows no steps", 'only figures of kind "steps" have cells')
+    attack, sweep = figures.attack_of(suite, name, figure), figures.sweep(suite, name, figure)
+    try:
+        k = int(reference.what[0])
+        eps = Fraction(reference.what[1]) if len(reference.what) > 1 else attack.eps
+    except (ValueError, ZeroDivisionError):
+        raise UserError(here, "step and eps are numbers", f"{name}[source -> target, 7, 8/255]") from None
+    if source not in figure.sources or reference.target not in figure.models:
+        raise UserError(here, f"{name} does not show this pair", f"it shows attacks on {', '.join(figure.sources)}")
+    if eps not in sweep or not 0 <= k <= attack.steps:
+        raise UserError(here, f"{name} has no such step or eps", f"steps 0 to {attack.steps}")
+    asked = figures.step(suite, name, figure, source, reference.target, eps, k)
+    return asked.outcomes, asked.kind
+
+
+# -- words -------------------------------------------------------------------------------------
+
+
+def sentence(verdict: Verdict) -> str:
+    """The verdict with its effect, interval, p, and what would decide it."""
+    part = verdict.deciding
+    if part.why:
+        return f"{verdict.verdict}: {part.why}"
+    said = (
+        f"{verdict.verdict}: {100 * part.effect:+.2f} points [{100 * part.low:+.2f}, {100 * part.high:+.2f}] "
+        f"over {part.n:,} images, p = {probability(verdict.p)}, {probability(verdict.adjusted)} after Holm"
+    )
+    return said + (f"; about {verdict.more:,} more images would decide" if verdict.more else "")
+
+
+def probability(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """The claims as a GitHub-flavoured table."""
+    from bench.report.render import gfm
+
+    heads = ("Claim", "Verdict", "Effect, points", "Interval", "p (Holm)", "Images", "What decides")
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---|---:|---:|---|"]
+    for verdict in verdicts:
+        part = verdict.deciding
+        effect = "—" if part.why else f"{100 * part.effect:+.2f}"
+        between = "—" if part.why else f"{100 * part.low:+.2f} to {100 * part.high:+.2f}"
+        more = part.why or (f"about {verdict.more:,} more images" if verdict.more else part.text)
+        words = (f"{verdict.claim.id}: {verdict.claim.text}", verdict.verdict, effect, between)
+        row = [*map(gfm, words), gfm(probability(verdict.adjusted)), f"{part.n:,}", gfm(more)]
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""Votes to what people look at: pure functions of records."""

@@ -1,0 +1,286 @@
+"""Tables as values: the suite's rows and columns, each cell a number with all that must be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from bench.folds import Missing, Number, correct, fold, rows
+from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Square, Worst
+from bench.stats import paired_difference
+from bench.suite import Cell, Suite
+from bench.tasks import images_in
+from bench.votes import Votes
+
+Lookup = Callable[[Outcomes], Votes | None]
+"""The votes of a recipe, None if no whole record is there."""
+
+About = Callable[[Outcomes], Mapping[str, Any] | None]
+"""The manifest of a recipe's record; of its "provenance" device and versions are printed."""
+
+Warn = Callable[[Outcomes], str | None]
+"""What else makes a number suspicious (a stale record, a finding of the diagnosis); None if nothing."""
+
+
+class CellView(NamedTuple):
+    """One cell as shown: `marks` are positions in the table's legend; paper is in percent."""
+
+    cell: Cell
+    number: Number | Missing
+    access: str
+    draws: float
+    marks: tuple[int, ...]
+    best: bool
+
+    @property
+    def difference(self) -> float | None:
+        """Measured less the paper's, in percentage points."""
+        if isinstance(self.number, Missing) or self.cell.paper is None:
+            return None
+        return 100 * self.number.value - self.cell.paper
+
+
+class RowView(NamedTuple):
+    """heads: the row's words; cells: one a column, None where the table asks for none."""
+
+    heads: tuple[str, ...]
+    access: str
+    cells: tuple[CellView | None, ...]
+
+
+class TableView(NamedTuple):
+    """A table ready to be rendered. `legend` explains the marks, `notes` hold for every cell."""
+
+    name: str
+    title: str
+    caption: str
+    heads: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[RowView, ...]
+    legend: tuple[str, ...]
+    notes: tuple[str, ...]
+    provenance: str
+
+    @property
+    def attacked(self) -> bool:
+        """Whether any row has an attack, and so an access to speak of."""
+        return any(row.access for row in self.rows)
+
+    def compared(self, column: int) -> bool:
+        """Whether the paper has a value in this column."""
+        return any(cell and cell.cell.paper is not None for cell in (row.cells[column] for row in self.rows))
+
+
+def tables(
+    suite: Suite,
+    lookup: Lookup,
+    about: About,
+    *,
+    here: str | None = None,
+    warn: Warn | None = None,
+    only: str | None = None,
+) -> list[TableView]:
+    """Every table of the suite (or one), as far as there are records.
+
+    `here` is this machine's device as manifests name it: numbers recorded on another are marked.
+    The same records and the same `here` give the same tables.
+    """
+    views = []
+    for name in suite.tables if only is None else [only]:
+        cells = list(suite.cells(name))
+        votes = {cell.outcomes: lookup(cell.outcomes) for cell in cells}
+        manifests = {outcomes: about(outcomes) for outcomes, found in votes.items() if found is not None}
+        numbers = [number_of(cell, votes[cell.outcomes]) for cell in cells]
+        said = [
+            [*remarks(suite, cell, number, manifests.get(cell.outcomes), here), *_warned(warn, cell)]
+            for cell, number in zip(cells, numbers, strict=True)
+        ]
+        for at, remark in suspicions(cells, numbers, votes):
+            said[at].append(remark)
+        views.append(_view(suite, name, cells, numbers, said, votes, manifests))
+    return views
+
+
+def number_of(cell: Cell, votes: Votes | None) -> Number | Missing:
+    """The cell's number from its record."""
+    if votes is None:
+        return Missing("no record: not run yet, or stopped before its end")
+    return fold(votes, cell.number, (cell.outcomes.key,))
+
+
+def access(source: Model | None, target: Model, attack: Attack) -> str:
+    """What the attacker knew, read off the recipes: white-box means the target's own weights."""
+    if isinstance(attack, Clean) or source is None:
+        return ""
+    if source.weights != target.weights:
+        return "transfer"
+    details = []
+    match attack:
+        case PGD(eot=eot, gradient=gradient):
+            if eot > 1:
+                details.append(f"EoT {eot}")
+            if gradient == "mean-softmax":
+                details.append("mean softmax")
+        case Square(draws=draws):
+            return f"scores only ({draws} draws a query)" if source.stochastic else "scores only"
+        case Peer(kind=kind, name=name):
+            details.append(kind if name == "standard" else f"{kind} {name}")
+        case Worst(attacks=several):
+            details.append(f"worst of {len(several)}")
+    if source.sigma != target.sigma:
+        details.append(f"attacked at sigma {float(source.sigma):g}")
+    return f"white-box ({', '.join(details)})" if details else "white-box"
+
+
+def remarks(
+    suite: Suite, cell: Cell, number: Number | Missing, manifest: Mapping[str, Any] | None, here: str | None
+) -> list[str]:
+    """What must be said of one number, apart from suspicions."""
+    outcomes, said = cell.outcomes, []
+    if isinstance(number, Missing):
+        return [number.reason]
+    data = outcomes.examples.data
+    whole = images_in(Examples(data=Data(kind=data.kind, split=data.split)))
+    if number.n < whole:
+        shuffled = f"{data.start + 1} to {data.start + number.n} of a fixed shuffle"
+        said.append(f"a subset: {number.n:,} of the {whole:,} {data.split} images ({shuffled})")
+    precisions = sorted({outcomes.precision, outcomes.examples.precision} - {"float32"})
+    said += [f"computed in {precision}, not float32" for precision in precisions]
+    device = (manifest or {}).get("provenance", {}).get("device")
+    if here is not None and device not in (None, here):
+        said.append(f"recorded elsewhere, on {device}")
+    entry = suite.models[cell.target]
+    row = suite.tables[cell.table].rows[cell.row]
+    if entry.note:
+        said.append(f"{_label(suite, cell.target)}: {entry.note}")
+    if row.note:
+        said.append(row.note)
+    return said
+
+
+def suspicions(
+    cells: list[Cell], numbers: list[Number | Missing], votes: Mapping[Outcomes, Votes | None]
+) -> Iterable[tuple[int, str]]:
+    """Cells (by position) whose number should not be believed as it stands, and why.
+
+    An attack that helps; a white-box attack that a transferred one beats (Pintor et al. 2022,
+    indicator 5), both by a paired test; an attack whose own belief differs from fresh draws.
+    """
+    for i, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
+        mine = votes[cell.outcomes]
+        if mine is None or isinstance(number, Missing) or cell.source is None:
+            continue
+        model, attack = cell.outcomes.target, cell.outcomes.examples.attack
+        for other, theirs in ((c, votes[c.outcomes]) for c in cells if c.outcomes.target == model):
+            examples = other.outcomes.examples
+            if theirs is None or examples.data != cell.outcomes.examples.data:
+                continue
+            if isinstance(examples.attack, Clean) and _above(mine, theirs, cell.number):
+                yield i, "suspicious: the attack raises accuracy above the clean one"
+            own = cell.outcomes.examples.source
+            foreign = own is not None and examples.source is not None and examples.source.weights != own.weights
+            white_box = own is not None and own.weights == model.weights
+            if white_box and foreign and examples.attack == attack and _above(mine, theirs, cell.number):
+                yield i, "suspicious: the transferred attack is stronger, so this white-box one is too weak"
+        believed = fold(mine, "claimed")
+        if (
+            cell.outcomes.examples.source == model
+            and isinstance(believed, Number)
+            and (believed.high < number.low or believed.low > number.high)
+        ):
+            gap = 100 * (number.value - believed.value)
+            yield i, f"the attack believed {100 * believed.value:.2f} %; fresh draws say {gap:+.2f} points"
+
+
+def _above(mine: Votes, theirs: Votes, kind: str) -> bool:
+    a, b = rows(mine, theirs)
+    return len(a) > 1 and paired_difference(correct(mine, kind)[a], correct(theirs, kind)[b]).low > 0
+
+
+def _warned(warn: Warn | None, cell: Cell) -> list[str]:
+    text = warn(cell.outcomes) if warn else None
+    return [f"suspicious: {text}"] if text else []
+
+
+def _label(suite: Suite, model: str) -> str:
+    return suite.models[model].label or model
+
+
+def _heads(suite: Suite, name: str, row: int) -> tuple[str, ...]:
+    table = suite.tables[name]
+    asked = table.rows[row]
+    target = asked.label or _label(suite, asked.target)
+    source = _label(suite, asked.source or asked.target)
+    if len(table.heads) > 1:
+        return (source, target, *[""] * (len(table.heads) - 2))
+    return (target if asked.source in (None, asked.target) else f"{target}, attacked through {source}",)
+
+
+def _view(
+    suite: Suite,
+    name: str,
+    cells: list[Cell],
+    numbers: list[Number | Missing],
+    said: list[list[str]],
+    votes: Mapping[Outcomes, Votes | None],
+    manifests: Mapping[Outcomes, Mapping[str, Any] | None],
+) -> TableView:
+    table = suite.tables[name]
+    spoken = [texts for number, texts in zip(numbers, said, strict=True) if isinstance(number, Number)]
+    everywhere = [text for text in spoken[0] if all(text in texts for texts in spoken)] if spoken else []
+    legend = list(dict.fromkeys(text for texts in said for text in texts if text not in everywhere))
+    best: dict[int, float] = {}
+    for cell, number in zip(cells, numbers, strict=True):
+        if isinstance(number, Number):
+            best[cell.column] = max(best.get(cell.column, 0.0), number.value)
+    shown: dict[tuple[int, int], CellView] = {}
+    for cell, number, texts in zip(cells, numbers, said, strict=True):
+        found = votes[cell.outcomes]
+        examples = cell.outcomes.examples
+        shown[cell.row, cell.column] = CellView(
+            cell, number, access(examples.source, cell.outcomes.target, examples.attack),
+            float(found.drawn.mean()) if found is not None else 0.0,
+            tuple(sorted(legend.index(text) for text in texts if text not in everywhere)),
+            isinstance(number, Number) and number.value == best[cell.column] and len(table.rows) > 1,
+        )  # fmt: skip
+    views = []
+    for i in range(len(table.rows)):
+        line = tuple(shown.get((i, j)) for j in range(len(table.columns)))
+        said_access = dict.fromkeys(cell.access for cell in line if cell and cell.access)
+        views.append(RowView(_heads(suite, name, i), "; ".join(said_access), line))
+    notes = [text[0].upper() + text[1:] + "." for text in everywhere]
+    return TableView(
+        name, table.title or name, table.caption, table.heads,
+        tuple(column.label or column.attack for column in table.columns), tuple(views), tuple(legend),
+        ("Accuracy in percent ± the longer arm of its 95 % interval; bold: our best of the column.", *notes),
+        provenance(suite, [view for view in shown.values() if isinstance(view.number, Number)], manifests),
+    )  # fmt: skip
+
+
+def provenance(suite: Suite, cells: list[CellView], manifests: Mapping[Outcomes, Mapping[str, Any] | None]) -> str:
+    """One line: the scale, where and with what the numbers were made, the draws used, the records."""
+    if not cells:
+        return "Nothing is recorded yet."
+    about = [dict((manifests.get(view.cell.outcomes) or {}).get("provenance", {})) for view in cells]
+    devices = sorted({str(one["device"]) for one in about if one.get("device")})
+    versions = sorted({f"{name} {number}" for one in about for name, number in one.get("versions", {}).items()})
+    images = sorted({view.number.n for view in cells if isinstance(view.number, Number)})
+    draws: dict[str, list[float]] = {}
+    for view in cells:
+        if view.cell.outcomes.target.stochastic:
+            draws.setdefault(_label(suite, view.cell.target), []).append(view.draws)
+    used = [f"{label} {sum(each) / len(each):.1f}" for label, each in draws.items()]
+    keys = dict.fromkeys(view.cell.outcomes.key[:8] for view in cells)
+    protocol = suite.protocol
+    parts = [
+        f"scale {suite.scale}" if suite.scale else "",
+        f"{', '.join(f'{n:,}' for n in images)} images",
+        f"seed {protocol.seed}",
+        f"shards of {protocol.shard}",
+        protocol.precision,
+        f"on {' and '.join(devices)}" if devices else "",
+        f"draws an image (mean): {', '.join(used)}" if used else "",
+        ", ".join(versions),
+        f"records {', '.join(keys)}",
+    ]
+    return "; ".join(part for part in parts if part) + "."

@@ -23,6 +23,22 @@ class Protocol(Recipe):
     precision: Precision = "float32"
 
 
+class Certify(Recipe):
+    """Certified radii (Cohen et al. 2019): n0 draws choose the class, n others bound its probability."""
+
+    n0: Annotated[int, Field(ge=1, le=65535)] = 100
+    n: Annotated[int, Field(ge=1, le=65535)] = 1000
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-3
+    radii: Annotated[tuple[float, ...], Field(strict=False)] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    data: str = "test"
+
+    @model_validator(mode="after")
+    def _enough(self) -> Certify:
+        if self.alpha ** (1 / self.n) <= 0.5:
+            raise ValueError(f"n = {self.n} draws cannot certify anything at alpha = {self.alpha}, even if all agree")
+        return self
+
+
 class Entry(Recipe):
     """A model as a suite names it: weights, input noise, and how its draws become a prediction.
 
@@ -38,8 +54,15 @@ class Entry(Recipe):
     draws: Annotated[int, Field(ge=1, le=65535)] = 16
     stopping: Literal["fixed", "adaptive"] = "fixed"
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-3
+    certify: Certify | None = None
     label: str = ""
     note: str = ""
+
+    @model_validator(mode="after")
+    def _certifiable(self) -> Entry:
+        if self.certify and not self.sigma:
+            raise ValueError("certify needs Gaussian input noise: sigma over 0")
+        return self
 
     @property
     def model(self) -> Model:

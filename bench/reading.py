@@ -212,6 +212,9 @@ class Reader:
             if name is not None and name not in parts[section] and name not in self.raw.get(section, {}):
                 self.mistake(where, f"no [{section}.{name}] in this file; {nearest(name, self.raw.get(section, {}))}")
 
+        for name, entry in parts["models"].items():
+            if entry.certify:
+                check("datasets", entry.certify.data, ("models", name, "certify", "data"))
         for name, table in parts["tables"].items():
             where = ("tables", name)
             check("datasets", table.data, (*where, "data"))

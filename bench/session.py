@@ -44,8 +44,10 @@ class Session:
         """The outcomes of every cell, and of the figures unless one table was asked for."""
         if only is not None and only not in self.suite.tables:
             raise UserError("--only", f"this suite has no table {only!r}", nearest(only, self.suite.tables))
-        cells = [cell.outcomes for cell in self.suite.cells(only)]
-        return list(dict.fromkeys(cells))
+        wanted = [cell.outcomes for cell in self.suite.cells(only)]
+        if only is None:
+            wanted += [draws for _, *both in self.suite.certificates() for draws in both]
+        return list(dict.fromkeys(wanted))
 
     def record(self, recipe: Work) -> Record | None:
         return self.store.find(recipe)

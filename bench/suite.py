@@ -68,6 +68,20 @@ class Suite(NamedTuple):
             seed=protocol.seed, shard=protocol.shard, precision=protocol.precision,
         )  # fmt: skip
 
+    def certificates(self) -> Iterator[tuple[str, Outcomes, Outcomes]]:
+        """For each model that declares `certify`: its name, the draws that choose, the others that bound."""
+        for name, entry in self.models.items():
+            if entry.certify:
+                about, examples = entry.certify, self.examples("clean", name, entry.certify.data)
+                chosen, bound = (
+                    Outcomes(
+                        examples=examples, target=entry.model, draws=draws, seed=self.protocol.seed + seed,
+                        precision=self.protocol.precision,
+                    )
+                    for draws, seed in ((about.n0, 1), (about.n, 2))
+                )  # fmt: skip
+                yield name, chosen, bound
+
     def images(self, data: str) -> Data:
         """A dataset of the suite, under the run's --limit."""
         images = self.datasets[data]

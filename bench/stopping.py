@@ -67,7 +67,7 @@ def curtailed(counts: Ints, drawn: int, total: int) -> Stopping:
     winner, lead = _leads(counts)
     # equality is enough against a rival of a higher class, which loses the tie
     needed = total - drawn + (np.arange(counts.shape[1]) < winner[:, None])
-    return _stopping((lead >= needed).all(1), winner, "curtailed")
+    return _stopping(np.all(lead >= needed, axis=1), winner, "curtailed")
 
 
 def e_process(counts: Ints, drawn: int, total: int, alpha: float) -> Stopping:
@@ -214,15 +214,15 @@ def _log_falling(a: int, k: NDArray[np.float64] | np.float64) -> Floats:
 
 def _checked(counts: Ints, drawn: int | None, total: int | None, alpha: float = 0.5) -> NDArray[np.int64]:
     _check_level(alpha)
-    counts = np.asarray(counts).astype(np.int64)
-    if counts.ndim != 2 or counts.shape[1] < 2:
-        raise ValueError(f"counts must be (images, two or more classes), not {counts.shape}")
+    table = np.asarray(counts).astype(np.int64)
+    if table.ndim != 2 or table.shape[1] < 2:
+        raise ValueError(f"counts must be (images, two or more classes), not {table.shape}")
     if drawn is not None and total is not None:
         if not 0 <= drawn <= total:
             raise ValueError(f"{drawn} draws of {total}")
-        if (counts.sum(1) != drawn).any() or (counts < 0).any():
+        if (table.sum(1) != drawn).any() or (table < 0).any():
             raise ValueError(f"each row of counts must add up to the {drawn} draws made")
-    return counts
+    return table
 
 
 def _check_level(alpha: float) -> None:

@@ -77,7 +77,9 @@ def build(attack: Peer, model: nn.Module, classes: int, device: Any, seed: int) 
     seed = given.pop("seed", seed)
     for part, settings in given.items():
         if part not in PARTS:
-            raise UserError(f"{where}: {part}", "it has no such argument", nearest(part, [*PARTS, "attacks", "batch_size", "seed"]))
+            raise UserError(
+                f"{where}: {part}", "it has no such argument", nearest(part, [*PARTS, "attacks", "batch_size", "seed"])
+            )
         for name in settings:
             if name not in PARTS[part]:
                 raise UserError(f"{where}: {part}.{name}", "it has no such setting", nearest(name, PARTS[part]))

@@ -117,7 +117,8 @@ def name_of(attack: Peer) -> str:
 def distance(norm: str, difference: Tensor) -> Tensor:
     """Length (n,) float64 of each image's difference (n, 3, h, w) in "Linf", "L2" or "L1"."""
     flat = difference.double().flatten(1)
-    return torch.linalg.vector_norm(flat, {"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=1)
+    length: Tensor = torch.linalg.vector_norm(flat, {"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=1)
+    return length
 
 
 class Drawn(nn.Module):
@@ -145,14 +146,16 @@ class Drawn(nn.Module):
             rows = torch.arange(n, device=images.device)
             if torch.is_grad_enabled() and images.requires_grad:
                 parts = [
-                    checkpoint(self._part, realisation, images[s], rows[s], use_reentrant=False, preserve_rng_state=False)
+                    checkpoint(
+                        self._part, realisation, images[s], rows[s], use_reentrant=False, preserve_rng_state=False
+                    )
                     for s in slices
                 ]
             else:
                 parts = [self._part(realisation, images[s], rows[s]) for s in slices]
             logits = torch.cat(parts)
         if logits.requires_grad:
-            logits.register_hook(self._count)
+            logits.register_hook(self._count)  # type: ignore[no-untyped-call]
         return logits
 
     def _draw(self, shape: torch.Size) -> Realisation:
@@ -239,13 +242,15 @@ def _state(source: Classifier) -> list[tuple[str, bool | int]]:
 def _checked(where: str, made: Any, images: Tensor) -> Tensor:
     if not isinstance(made, Tensor) or made.shape != images.shape:
         what = f"shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
-        raise UserError(where, f"it returned {what} for images of shape {tuple(images.shape)}", "it breaks the protocol")
-    made = made.detach().to(images.device, torch.float32)
-    bad = ~made.isfinite().flatten(1).all(1)
+        raise UserError(
+            where, f"it returned {what} for images of shape {tuple(images.shape)}", "it breaks the protocol"
+        )
+    result: Tensor = made.detach().to(images.device, torch.float32)
+    bad = ~result.isfinite().flatten(1).all(1)
     if bad.any():
         what = f"it returned NaN or infinity in {int(bad.sum())} of {len(bad)} images"
         raise UserError(where, what, "check its arguments, and the model's gradients")
-    return made
+    return result
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import time
@@ -38,10 +39,28 @@ def read_part(path: Path) -> bytes | None:
     """What `write_part` wrote; None if it is not there or not whole."""
     try:
         data = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
+    except OSError:
         return None
     body, digest = data[:-32], data[-32:]
     return body if hashlib.sha256(body).digest() == digest else None
+
+
+def claim(path: Path) -> int | None:
+    """Hold a lock file until the handle is closed or this process dies; None if another process holds it.
+
+    On a disk that knows no locks everybody may go on: records are whole whoever writes them.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:
+        pass
+    return handle
 
 
 def sync(path: Path) -> None:

@@ -17,6 +17,7 @@ class Plan(NamedTuple):
     order: list[Work]
     found: dict[str, Record]
     stale: list[Stale]
+    fresh: frozenset[str] = frozenset()
 
 
 def plan(wanted: Iterable[Work], store: Store, fresh: frozenset[str] = frozenset()) -> Plan:
@@ -46,7 +47,7 @@ def plan(wanted: Iterable[Work], store: Store, fresh: frozenset[str] = frozenset
 
     for recipe in asked:
         visit(recipe)
-    return Plan(asked, list(order.values()), found, stale)
+    return Plan(asked, list(order.values()), found, stale, fresh)
 
 
 def refuse_stale(stale: list[Stale]) -> None:

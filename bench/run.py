@@ -6,15 +6,16 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bench.cost import Rates
-from bench.disk import now, read_part, write, writing
+from bench.disk import claim, now, read_part, write, writing
 from bench.errors import Paused, UserError
-from bench.plan import Plan
+from bench.plan import Plan, plan
 from bench.recipes import Examples, Outcomes, Work, inputs
 from bench.store import Store
 from bench.tasks import Done, Settings, Task, images_in, rows, shards
@@ -44,13 +45,17 @@ class Events(Protocol):
 
 
 class Job(NamedTuple):
-    """One recipe under way: its folder of parts, the shards still missing, what was learnt of it."""
+    """One recipe under way: its folder of parts, the shards still missing, what was learnt of it.
+
+    `lock` is the handle that keeps other runs from training the same weights meanwhile.
+    """
 
     recipe: Work
     folder: Path
     made_from: dict[str, str]
     todo: set[int | None]
     about: list[Done]
+    lock: int | None
 
 
 class Counts(NamedTuple):
@@ -61,94 +66,160 @@ class Counts(NamedTuple):
     reused: int
 
 
+class Lost(Exception):
+    """A shard that was there is not: damaged, or another run sealed the record and tidied up."""
+
+
 def run(plan: Plan, settings: Settings, store: Store, engine: Engine, events: Events, rates: Rates) -> Counts:
     """Do all of the plan's missing work; Paused if asked to stop, whatever a task raises otherwise.
 
     What is finished stays: records are sealed as soon as their last shard is there, and the
-    shards of unfinished records are found by the next run.
+    shards of unfinished records are found by the next run. Several runs may share a store: what
+    another one sealed meanwhile is used, and weights that it is training are waited for.
     """
-    runner = Runner(settings, store, engine, events, rates)
-    return runner.go(plan)
+    runner = Runner(settings, store, engine, events, rates, plan.fresh)
+    try:
+        return runner.go(plan)
+    finally:
+        rates.save()
+        for job in runner.jobs.values():
+            release(job)
 
 
 class Runner:
     """The state of one run."""
 
-    def __init__(self, settings: Settings, store: Store, engine: Engine, events: Events, rates: Rates) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        engine: Engine,
+        events: Events,
+        rates: Rates,
+        fresh: frozenset[str] = frozenset(),
+    ) -> None:
         self.settings, self.store, self.engine, self.events, self.rates = settings, store, engine, events, rates
+        self.fresh = fresh
         self.jobs: dict[str, Job] = {}
         self.ready: deque[Task] = deque()
+        self.startable: deque[Work] = deque()
+        self.waiting: dict[str, set[str]] = {}
+        self.dependents: dict[str, list[Work]] = {}
+        self.sound: dict[str, str] = {}
+        self.losses: Counter[str] = Counter()
         self.records = self.tasks = self.reused = 0
         self.commit = commit_of(settings.root)
 
     def go(self, plan: Plan) -> Counts:
-        missing = {recipe.key for recipe in plan.order}
-        waiting = {r.key: {i.key for i in inputs(r)} & missing for r in plan.order}
-        dependents: dict[str, list[Work]] = {}
-        for recipe in plan.order:
-            for key in waiting[recipe.key]:
-                dependents.setdefault(key, []).append(recipe)
-        startable = deque(recipe for recipe in plan.order if not waiting[recipe.key])
+        """Start what can be started, submit what is ready, seal what is finished, until all is made."""
+        self.await_all(plan.order)
         running = 0
-        while startable or self.ready or running:
-            while startable and len(self.ready) < self.engine.slots:
-                finished = self.start(startable.popleft())
-                self._unlock(finished, waiting, dependents, startable)
-            while self.ready and running < self.engine.slots and not self.events.should_stop():
+        paused: Paused | None = None
+        while self.startable or self.ready or running:
+            taken = []
+            while self.startable and len(self.ready) < self.engine.slots and not paused:
+                recipe = self.startable.popleft()
+                if not self.start(recipe):
+                    taken.append(recipe)
+            self.startable.extend(taken)
+            stop = paused or self.events.should_stop()
+            while self.ready and running < self.engine.slots and not stop:
                 task = self.ready.popleft()
                 self.events.doing(task)
                 self.engine.submit(task)
                 running += 1
-            if self.events.should_stop() and not running:
-                raise Paused("stopped between shards")
+            if stop and not running:
+                raise paused or Paused("stopped between shards")
             if running:
-                done = self.engine.wait()
+                try:
+                    self.finish(self.engine.wait())
+                except Paused as pause:  # a training stopped; what else is under way is still waited for
+                    paused = pause
                 running -= 1
-                finished = self.finish(done)
-                self._unlock(finished, waiting, dependents, startable)
-        self.rates.save()
+            elif taken:
+                time.sleep(0.5)
         return Counts(self.records, self.tasks, self.reused)
 
-    def _unlock(
-        self,
-        finished: Work | None,
-        waiting: dict[str, set[str]],
-        dependents: dict[str, list[Work]],
-        startable: deque[Work],
-    ) -> None:
-        for recipe in dependents.get(finished.key, []) if finished else []:
-            waiting[recipe.key].discard(finished.key if finished else "")
-            if not waiting[recipe.key]:
-                startable.appendleft(recipe)
+    def await_all(self, order: list[Work]) -> None:
+        """Have recipes (inputs first) made once their inputs among them are."""
+        for recipe in order:
+            self.waiting[recipe.key] = needs = {i.key for i in inputs(recipe)} & self.waiting.keys()
+            for key in needs:
+                self.dependents.setdefault(key, []).append(recipe)
+            if not needs:
+                self.startable.append(recipe)
 
-    def start(self, recipe: Work) -> Work | None:
-        """Queue the recipe's tasks; the recipe itself if all its shards were ready already."""
-        made_from = {}
+    def made(self, recipe: Work) -> None:
+        """The recipe's record is there: whatever waited for it alone can start, and soon."""
+        self.waiting.pop(recipe.key, None)
+        for dependent in self.dependents.pop(recipe.key, []):
+            needs = self.waiting[dependent.key]
+            needs.discard(recipe.key)
+            if not needs:
+                self.startable.appendleft(dependent)
+
+    def seals(self, recipe: Work) -> dict[str, str] | None:
+        """The seals of what the recipe is made from; None if something is lost, and is made again first."""
+        made_from, lost = {}, []
         for source in inputs(recipe):
-            record = self.store.find(source)
+            # Bytes once for each run: a damaged input is found before hours are spent on it.
+            record = self.store.find(source, thorough=source.key not in self.sound)
             if record is None:
-                raise UserError(str(self.store.place(source)), "vanished during the run", "run the same command again")
-            made_from[source.key] = record.seal
+                lost.append(source)
+            else:
+                made_from[source.key] = self.sound[source.key] = record.seal
+        if not lost:
+            return made_from
+        for fault in dict.fromkeys(self.store.faults):
+            self.events.note(f"damaged, will be made again: {fault}")
+        self.store.faults.clear()
+        for source in (source for source in lost if source.key not in self.waiting):
+            self.sound.pop(source.key, None)
+            self.losses[source.key] += 1
+            if self.losses[source.key] > 2:
+                raise UserError(str(self.store.place(source)), "is damaged again and again", "check the disk")
+        again = [work for work in plan(lost, self.store, frozenset(s.key for s in lost)).order
+                 if work.key not in self.waiting]  # fmt: skip
+        self.await_all(again)
+        needs = self.waiting[recipe.key] = {source.key for source in lost}
+        for key in needs:
+            self.dependents.setdefault(key, []).append(recipe)
+        return None
+
+    def start(self, recipe: Work) -> bool:
+        """Queue the recipe's tasks; False if another run is making the same weights just now."""
+        if recipe.key not in self.fresh and self.store.find(recipe, thorough=True) is not None:
+            self.made(recipe)
+            return True
+        made_from = self.seals(recipe)
+        if made_from is None:
+            return True
+        wanted: list[int | None] = list(shards(recipe)) or [None]
+        lock = None
+        if wanted == [None]:
+            lock = claim(self.store.scratch / "locks" / recipe.key)
+            if lock is None:
+                self.events.note(f"another run is making {recipe.key[:12]} in this folder: waiting for it")
+                return False
         digest = hashlib.sha256(repr(sorted(made_from.items())).encode()).hexdigest()[:8]
         folder = self.store.scratch / "parts" / f"{recipe.key[:24]}-{digest}"
-        wanted: list[int | None] = list(shards(recipe)) or [None]
         todo = {shard for shard in wanted if shard is None or read_part(folder / f"{shard:05d}") is None}
         for left in set(wanted) - todo:
             self.reused += 1
             self.events.done(Task(recipe, left, folder), share_of(recipe, left))
-        job = Job(recipe, folder, made_from, todo, [])
+        job = Job(recipe, folder, made_from, todo, [], lock)
         self.jobs[recipe.key] = job
-        for shard in wanted:
-            if shard in todo:
-                with writing(folder):
-                    if shard is None and folder.exists():
-                        shutil.rmtree(folder)
-                    folder.mkdir(parents=True, exist_ok=True)
-                self.ready.append(Task(recipe, shard, folder))
-        return None if todo else self.seal(job)
+        with writing(folder):
+            if None in todo and folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        self.ready.extend(Task(recipe, shard, folder) for shard in wanted if shard in todo)
+        if not todo:
+            self.seal(job)
+        return True
 
-    def finish(self, done: Done) -> Work | None:
-        """Note a finished task; the recipe if that was its last."""
+    def finish(self, done: Done) -> None:
+        """Note a finished task, and seal the record if that was its last."""
         job = self.jobs[done.task.recipe.key]
         job.todo.discard(done.task.shard)
         job.about.append(done)
@@ -158,18 +229,25 @@ class Runner:
         for note in done.notes:
             self.events.note(note)
         self.events.done(done.task, share)
-        return None if job.todo else self.seal(job)
+        if not job.todo:
+            self.seal(job)
 
-    def seal(self, job: Job) -> Work:
-        """Gather a job's parts into its record."""
-        place = self.store.place(job.recipe)
-        if place.exists():
-            self.store.discard(place)
-        self.store.seal(job.recipe, lambda folder: gather(job, folder), job.made_from, self.provenance(job))
+    def seal(self, job: Job) -> None:
+        """Gather a job's parts into its record; what is lost by then is made again."""
+        if job.recipe.key in self.fresh:
+            self.store.discard(self.store.place(job.recipe))
+        try:
+            self.store.seal(job.recipe, lambda folder: gather(job, folder), job.made_from, self.provenance(job))
+        except Lost:
+            if job.recipe.key in self.fresh or self.store.find(job.recipe) is None:
+                lost = [shard for shard in shards(job.recipe) if read_part(job.folder / f"{shard:05d}") is None]
+                job.todo.update(lost)
+                self.ready.extend(Task(job.recipe, shard, job.folder) for shard in lost)
+                return
         shutil.rmtree(job.folder, ignore_errors=True)
-        del self.jobs[job.recipe.key]
+        release(self.jobs.pop(job.recipe.key))
         self.records += 1
-        return job.recipe
+        self.made(job.recipe)
 
     def provenance(self, job: Job) -> dict[str, Any]:
         about: dict[str, Any] = {}
@@ -206,8 +284,14 @@ def parts(job: Job) -> Iterator[bytes]:
     for shard in shards(job.recipe):
         data = read_part(job.folder / f"{shard:05d}")
         if data is None:
-            raise UserError(str(job.folder), f"shard {shard} was damaged meanwhile", "run the same command again")
+            raise Lost(shard)
         yield data
+
+
+def release(job: Job) -> None:
+    """Let other runs have the job's weights."""
+    if job.lock is not None:
+        os.close(job.lock)
 
 
 def share_of(recipe: Work, shard: int | None) -> float:
@@ -215,7 +299,7 @@ def share_of(recipe: Work, shard: int | None) -> float:
     if shard is None or not isinstance(recipe, Examples | Outcomes):
         return 1.0
     part = rows(recipe, shard)
-    return (part.stop - part.start) / max(1, images_in(recipe))
+    return float(part.stop - part.start) / max(1, images_in(recipe))
 
 
 def commit_of(root: Path) -> str:

@@ -13,9 +13,9 @@ def choose(name: str, settings: Settings, workers: int, address: str | None, hoo
     if name == "local":
         from bench.engines.local import Here, Workers
 
-        return Here(settings, hooks) if workers == 1 else Workers(settings, workers)
+        return Here(settings, hooks) if workers == 1 else Workers(settings, workers, hooks)
     if name == "ray":
         from bench.engines.ray import Cluster
 
-        return Cluster(settings, workers, address)
+        return Cluster(settings, workers, address, hooks)
     raise UserError("--engine", f"unknown engine {name!r}", nearest(name, ["local", "ray"]))

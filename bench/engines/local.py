@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from bench.errors import UserError
@@ -40,47 +44,69 @@ class Here:
 
 
 class Workers:
-    """Several processes, the cores shared among them."""
+    """Several processes, the cores shared among them. Asked to stop, they finish their shards."""
 
-    def __init__(self, settings: Settings, workers: int) -> None:
+    def __init__(self, settings: Settings, workers: int, hooks: Hooks) -> None:
         threads = settings.threads or max(1, (os.cpu_count() or 1) // workers)
-        self.slots = workers
+        context = multiprocessing.get_context("spawn")
+        self.slots, self.hooks, self.stopping = workers, hooks, context.Event()
         self.pool = ProcessPoolExecutor(
-            workers,
-            multiprocessing.get_context("spawn"),
-            initializer=begin,
-            initargs=(replace(settings, threads=threads),),
+            workers, context, initializer=begin, initargs=(replace(settings, threads=threads), self.stopping)
         )
         self.futures: set[Future[Done]] = set()
 
     def submit(self, task: Task) -> None:
-        self.futures.add(self.pool.submit(perform, task))
+        try:
+            self.futures.add(self.pool.submit(perform, task))
+        except BrokenProcessPool:
+            raise died() from None
 
     def wait(self) -> Done:
-        finished, self.futures = wait(self.futures, return_when=FIRST_COMPLETED)
-        first, *others = finished
-        self.futures.update(others)
+        finished: set[Future[Done]] = set()
+        while not finished:
+            finished, _ = wait(self.futures, timeout=0.5, return_when=FIRST_COMPLETED)
+            if self.hooks.should_stop():
+                self.stopping.set()
+        first = finished.pop()
+        self.futures.discard(first)
         try:
             return first.result()
         except BrokenProcessPool:
-            raise UserError("--workers", "a worker process died (killed, or out of memory)",
-                            "run the same command again; fewer workers need less memory") from None  # fmt: skip
+            raise died() from None
 
     def close(self) -> None:
+        """End the workers at once; what they have not finished is no one's."""
+        workers = list((getattr(self.pool, "_processes", None) or {}).values())
         self.pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            with contextlib.suppress(OSError, ValueError):
+                worker.kill()
+
+
+def died() -> UserError:
+    """A worker's death in words."""
+    what, fix = "a worker process died (killed, or out of memory)", "run the same command again; fewer need less memory"
+    return UserError("--workers", what, fix)
 
 
 _lab: list[Any] = []  # a worker process's own, filled by `begin`
 
 
-def begin(settings: Settings) -> None:
-    """Give a worker process its lab; interrupts are the parent's business."""
-    import signal
-
+def begin(settings: Settings, stopping: Any) -> None:
+    """Give a worker process its lab; to interrupt is its parent's business, to outlive it is not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
     from bench.lab.work import Lab
 
-    _lab.append(Lab(settings))
+    _lab.append(Lab(settings, Hooks(should_stop=stopping.is_set)))
 
 
 def perform(task: Task) -> Done:

@@ -136,7 +136,8 @@ def _built(recipe: Fetched, state: Any, files: tuple[Path, ...], source: str) ->
     if recipe.noise is None and not any(name.startswith("net.") for name in state):
         state = {f"net.{name}": tensor for name, tensor in state.items()}
     state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-    classifier = weights.build(Trained(network=recipe.network, noise=recipe.noise), state)
+    classifier = weights.build(Trained(network=recipe.network, noise=recipe.noise))
+    weights.fit(classifier, state, name_of(recipe))
     return _prepared(recipe, Loaded(classifier, classifier.classes, files, source))
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,20 +85,6 @@ def sha256(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def offline(active: bool) -> Iterator[None]:
-    """While active, Hugging Face's client answers from its cache alone."""
-    names = ("HF_HUB_OFFLINE",)
-    before = {name: os.environ.get(name) for name in names}
-    try:
-        if active:
-            os.environ.update(dict.fromkeys(names, "1"))
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -76,8 +76,9 @@ def load(
     mean and std default to the configuration's. ValueError where the architecture is not timm's,
     or the weights do not fit; FileNotFoundError as `repository`.
     """
-    import timm
+    from models.adapters.timm import library
 
+    timm = library()
     found = repository(name, revision=revision, file=file, download=download)
     architecture = found.config.get("architecture")
     if not isinstance(architecture, str) or not timm.is_model(architecture):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from models.adapters.checkpoint import Loaded, fill, offline, read, state_of
+from models.adapters.checkpoint import Loaded, fill, read, state_of
+from models.adapters.huggingface import files_of, repository
 from models.adapters.wrappers import Prepared
 
 
@@ -26,33 +29,46 @@ def load(
 ) -> Loaded:
     """`timm.create_model(name)` in eval mode; weights from `file`, or timm's pretrained ones.
 
-    mean and std default to the model's pretrained configuration. The images are resized only if
-    `resize` says so. timm itself reads pretrained weights from its cache (Hugging Face's), or
-    downloads them, as safetensors or weights_only. ValueError for an unknown name, other numbers
-    of classes or weights that do not fit; FileNotFoundError if there are no weights to be had.
+    Pretrained weights are the safetensors of the model's repository on the Hugging Face Hub, from
+    the cache or downloaded; they are fetched here and not by timm, which accepts pickles and which,
+    at the version that robustbench asks for, does not know recent hub clients. mean and std default
+    to the pretrained configuration's. The images are resized only if `resize` says so. ValueError
+    for an unknown name, other numbers of classes or weights that do not fit; FileNotFoundError if
+    there are no weights to be had.
     """
-    import timm
-
-    if not timm.is_model(name.removeprefix("hf-hub:").split(".")[0]) and not name.startswith("hf-hub:"):
-        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+    timm = library()
+    if not timm.is_model(name.split(".")[0]):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise ValueError(f"timm has no model {name!r}; close: {', '.join(close) or 'none'}.")
     given = dict(arguments or {})
+    files: tuple[Path, ...]
+    if file is not None:
+        weights, files, state = file, (file,), state_of(read(file), file)
+        given = {"num_classes": classes, **given}
+    else:
+        cfg = timm.get_pretrained_cfg(name)
+        hub = getattr(cfg, "hf_hub_id", None)
+        if not hub:
+            raise FileNotFoundError(f"timm has no pretrained {name} on the hub. Declare a file with its state dict.")
+        tag = f".{cfg.tag}" if cfg.tag and "." not in name else ""
+        found = repository(f"{hub}{name}{tag}" if hub.endswith("/") else hub, download=download)
+        weights, files, state = found.weights, files_of(found), found.state()
     try:
-        with offline(not download):
-            net = timm.create_model(
-                name, pretrained=file is None, **({"num_classes": classes} if file else {}), **given
-            )
-    except (OSError, RuntimeError, ValueError) as error:
-        words = " ".join(str(error).split())[:200]
-        fix = "Declare a file with its state dict, or run once with the network"
-        raise FileNotFoundError(f"timm's pretrained {name} cannot be had: {words}. {fix}.") from None
+        net: nn.Module = timm.create_model(name, pretrained=False, **given)
     except TypeError as error:
         raise ValueError(f"timm cannot make {name} with {given}: {error}") from None
-    if file is not None:
-        fill(net, state_of(read(file), file), file)
-    found = int(net.num_classes)
-    if found != classes:
-        raise ValueError(f"timm's {name} has {found} classes, and {classes} are declared: set classes = {found}.")
-    cfg = getattr(net, "pretrained_cfg", {}) or {}
-    wrapped: nn.Module = Prepared(net, mean or cfg.get("mean"), std or cfg.get("std"), resize)
-    return Loaded(wrapped.eval(), classes, (file,) if file else (), f"timm {importlib.metadata.version('timm')}")
+    own = int(net.num_classes)  # type: ignore[arg-type]
+    if own != classes:
+        raise ValueError(f"timm's {name} has {own} classes, and {classes} are declared: set classes = {own}.")
+    fill(net, state, weights)
+    shown: dict[str, Any] = dict(getattr(net, "pretrained_cfg", None) or {})
+    wrapped = Prepared(net, mean or shown.get("mean"), std or shown.get("std"), resize)
+    return Loaded(wrapped.eval(), classes, files, f"timm {importlib.metadata.version('timm')}")
+
+
+def library() -> Any:
+    """The module timm, whose import warns of nothing that a user could mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import timm
+    return timm

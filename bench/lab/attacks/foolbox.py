@@ -20,7 +20,7 @@ def run(attack: Peer, model: Drawn, images: Tensor, labels: Tensor) -> Answer:
     made = build(attack)
     import foolbox
 
-    seen = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+    seen = foolbox.models.pytorch.PyTorchModel(model, bounds=(0, 1), device=images.device)
     _, clipped, _ = made(seen, images, foolbox.criteria.Misclassification(labels), epsilons=float(attack.eps))
     return Answer(clipped)
 

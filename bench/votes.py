@@ -74,40 +74,83 @@ def to_parquet(votes: Votes) -> bytes:
     return sink.getvalue()
 
 
+MOST_ROWS, MOST_CLASSES, MOST_DRAWS = 2_000_000, 1000, 65_535
+MOST_VALUES = 100_000_000  # of one column: what a file may make us allocate
+
+
 def from_parquet(data: bytes) -> Votes:
-    """The votes of one Parquet file; ValueError says what is wrong with it."""
+    """The votes of one Parquet file; ValueError says what is wrong with it.
+
+    The file may come from a stranger: its types and sizes are checked before anything is read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(io.BytesIO(data))
-        if file.metadata.num_rows > 10_000_000:
-            raise ValueError(f"{file.metadata.num_rows} rows are more than a record can hold")
+        classes = _described(file.schema_arrow, file.metadata.num_rows)
         table = file.read().combine_chunks()
-        metadata = table.schema.metadata or {}
-        draw_right = np.array(json.loads(metadata[b"bench.draw_right"]), np.int32)
-    except (pa.ArrowException, KeyError, OSError, json.JSONDecodeError, OverflowError) as error:
+        draw_right = _draw_right((table.schema.metadata or {}).get(b"bench.draw_right", b""))
+    except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
         raise ValueError(f"not a votes file: {error}") from None
-    if tuple(table.column_names) != COLUMNS:
-        raise ValueError(f"columns {table.column_names}, expected {list(COLUMNS)}")
     n = table.num_rows
 
-    def column(name: str, kind: type) -> NDArray[Any]:
-        return np.asarray(table[name].combine_chunks().to_numpy(zero_copy_only=False), kind)
-
-    def lists(name: str, kind: type) -> NDArray[Any]:
+    def column(name: str) -> NDArray[Any]:
         array = table[name].combine_chunks()
-        if not pa.types.is_fixed_size_list(array.type) or array.null_count:
-            raise ValueError(f"column {name} is not a list of fixed size")
-        return np.asarray(array.flatten().to_numpy(zero_copy_only=False), kind).reshape(n, array.type.list_size)
+        if array.null_count:
+            raise ValueError(f"column {name} has gaps")
+        return np.asarray(array.to_numpy(zero_copy_only=False))
+
+    def lists(name: str) -> NDArray[Any]:
+        array = table[name].combine_chunks()
+        flat = array.flatten()
+        if array.null_count or flat.null_count or len(flat) != n * classes[name]:
+            raise ValueError(f"column {name} has gaps")
+        return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(n, classes[name])
 
     votes = Votes(
-        column("index", np.int64), column("label", np.uint16), lists("counts", np.uint16), lists("probs", np.float16),
-        lists("prefix", np.uint16), column("linf", np.float32), column("claimed", np.int8), column("shard", np.int32),
-        draw_right.reshape(-1, draw_right.shape[-1] if draw_right.size else 0),
+        column("index"), column("label"), lists("counts"), lists("probs"), lists("prefix"), column("linf"),
+        column("claimed"), column("shard"), draw_right,
     )  # fmt: skip
     check(votes)
     return votes
+
+
+def _described(schema: Any, rows: int) -> dict[str, int]:
+    """The length of each column of lists; ValueError unless the file describes votes of a sane size."""
+    import pyarrow as pa
+
+    if tuple(schema.names) != COLUMNS:
+        raise ValueError(f"columns {schema.names[:12]}, expected {list(COLUMNS)}")
+    if not 0 <= rows <= MOST_ROWS:
+        raise ValueError(f"{rows} rows are more than a record can hold")
+    kinds = {"index": pa.int64(), "label": pa.uint16(), "counts": pa.uint16(), "probs": pa.float16(),
+             "prefix": pa.uint16(), "linf": pa.float32(), "claimed": pa.int8(), "shard": pa.int32()}  # fmt: skip
+    classes = {}
+    for name, kind in kinds.items():
+        found = schema.field(name).type
+        if name in ("counts", "probs", "prefix"):
+            if not pa.types.is_fixed_size_list(found):
+                raise ValueError(f"column {name} is not a list of fixed size")
+            if not 1 <= found.list_size <= MOST_CLASSES or found.list_size * rows > MOST_VALUES:
+                raise ValueError(f"column {name}: {rows} rows of {found.list_size} are more than a record can hold")
+            classes[name], found = found.list_size, found.value_type
+        if found != kind:
+            raise ValueError(f"column {name} is of {found}, expected {kind}")
+    return classes
+
+
+def _draw_right(text: bytes) -> NDArray[np.int32]:
+    """The matrix in the metadata, (shards, prefix_draws)."""
+    try:
+        found = np.array(json.loads(text))
+    except (ValueError, RecursionError):
+        raise ValueError("no matrix of the draws' right answers in the metadata") from None
+    if found.ndim != 2 or found.dtype != np.int64 or not 1 <= found.shape[1] <= MOST_DRAWS:
+        raise ValueError("the draws' right answers are no matrix of whole numbers")
+    if found.min() < 0 or found.max() > MOST_ROWS:
+        raise ValueError("the draws' right answers are not counts")
+    return found.astype(np.int32)
 
 
 def check(votes: Votes) -> None:

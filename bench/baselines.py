@@ -86,7 +86,7 @@ def leaderboard() -> Leaderboard:
             id=model["id"],
             title=model["name"],
             authors=model["authors"],
-            venue=model["venue"],
+            venue=_plain(model["venue"]),
             link=model["link"],
             architecture=model["architecture"],
             extra_data=bool(model["additional_data"]),
@@ -97,7 +97,7 @@ def leaderboard() -> Leaderboard:
             external=_share(model["external"]) if model.get("external") else None,
             reported=_share(model["reported"]),
             unreliable=bool(model.get("unreliable")),
-            footnote=re.sub(r"<[^>]*>", " ", model.get("footnote", "")),
+            footnote=_plain(model.get("footnote", "")),
         )
         for model in raw["models"]
     ]
@@ -203,9 +203,9 @@ def words(model: Ours) -> list[str]:
         said.append(f"**{model.name}** has no clean accuracy beside a robust one here, so it has no place.")
     if robust and model.pgd:
         gap = 100 * (model.pgd.value - robust.value)
-        side = "below" if gap >= 0 else "above"
+        side = "less" if gap >= 0 else "more"
         said.append(
-            f"**{model.name}**: AutoAttack leaves {abs(gap):.1f} points {side} what PGD-10 leaves "
+            f"**{model.name}**: AutoAttack leaves {abs(gap):.1f} points {side} than PGD-10 "
             f"({100 * robust.value:.1f} against {100 * model.pgd.value:.1f} %); the leaderboard knows AutoAttack alone."
         )
     if model.stochastic:
@@ -215,8 +215,8 @@ def words(model: Ours) -> list[str]:
         )
         if robust and model.claimed and model.claimed.value != robust.value:
             said.append(
-                f"**{model.name}**: AutoAttack itself saw {100 * model.claimed.value:.1f} %, because it counts any draw "
-                f"that was wrong; on fresh draws the same images give {100 * robust.value:.1f} %."
+                f"**{model.name}**: AutoAttack itself saw {100 * model.claimed.value:.1f} %, because it counts any "
+                f"draw that was wrong; on fresh draws the same images give {100 * robust.value:.1f} %."
             )
     published = board.named(model.baseline) if model.baseline else None
     if published:
@@ -246,12 +246,14 @@ def _table(board: Leaderboard, entries: Sequence[Baseline], models: Sequence[Our
         rows.append((-entry.robust, -entry.clean, " | ".join(cells)))
     for model in models:
         assert model.clean and model.autoattack
+        published = board.named(model.baseline) if model.baseline else None
+        extra = "yes" if published and published.extra_data else "no"
         at = f"({place(model.clean.value, model.autoattack.value)})"
         cells = [
             at,
             model.name,
             model.architecture,
-            "no",
+            extra,
             "ours",
             _points(model.clean, ""),
             _points(model.autoattack, ""),
@@ -303,6 +305,11 @@ def _is_wrn28(architecture: str) -> bool:
 
 def _points(number: Number, unit: str = " %") -> str:
     return f"{100 * number.value:.2f}{unit} ({100 * number.low:.1f} to {100 * number.high:.1f})"
+
+
+def _plain(html: str) -> str:
+    """Text without the leaderboard's markup."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
 
 
 def _share(percent: str) -> float:

@@ -11,6 +11,23 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from bench.options import (
+    Address,
+    Batch,
+    DataRoot,
+    Device,
+    Engine,
+    Exact,
+    Json,
+    Limit,
+    MaxTime,
+    Quiet,
+    Root,
+    ScaleName,
+    SuitePath,
+    Workers,
+)
+
 app = typer.Typer(
     name="bench",
     help="Judge classifiers, deterministic or stochastic, under attack: one TOML suite in, traceable tables out.",
@@ -20,25 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-SuitePath = Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE")]
-ScaleName = Annotated[str, typer.Option("--scale", help="A declared scale, or auto.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="Judge the first N images of a fixed shuffle only.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", envvar="BENCH_DATA", help="Where the data set lies, in any known layout.")
-]
-Root = Annotated[Path, typer.Option("--root", envvar="BENCH_ROOT", help="Where results/ and .bench/ are.")]
-MaxTime = Annotated[
-    str | None, typer.Option("--max-time", help="Stop cleanly after 90s, 9m or 1h; the next run goes on.")
-]
-Engine = Annotated[str, typer.Option("--engine", help="local or ray.")]
-Workers = Annotated[int, typer.Option("--workers", help="Worker processes.", min=1)]
-Address = Annotated[str | None, typer.Option("--address", help="A Ray cluster's address, or auto.")]
-Exact = Annotated[bool, typer.Option("--exact", help="No shortcut that may differ in the last bits.")]
-Batch = Annotated[int, typer.Option("--batch", help="Images through a network at once.", min=1)]
 
 
 def main() -> None:
@@ -187,6 +185,7 @@ def run(
 
     Example: python -m bench run suites/paper.toml --only table1 --limit 100
     """
+    from bench.ladder import ladders
     from bench.publish import publish, show
     from bench.session import open_suite
 
@@ -194,7 +193,14 @@ def run(
     if not quiet and not json:
         print(f"{session.suite.name} at scale {session.suite.scale or 'as written'}: {session.why}", file=sys.stderr)
     counts = execute(session, session.wanted(only), fresh, quiet, engine, workers, address)
-    report = publish(session, only)
+    strong = ""
+    if only is None:
+
+        def make(outcomes: Any) -> None:
+            execute(session, outcomes, fresh, quiet, engine, workers, address)
+
+        strong = ladders(session, make)
+    report = publish(session, only, strong, made=bool(counts.records))
     if json:
         print(report.json())
     elif not quiet:

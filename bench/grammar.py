@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -47,7 +48,7 @@ class Entry(Recipe):
     """
 
     weights: Weights
-    sigma: Annotated[Exact, Field(ge=0)] = 0  # type: ignore[assignment]
+    sigma: Annotated[Exact, Field(ge=0)] = Fraction(0)
     unit: Unit = "pixels"
     rule: Rule | None = None
     samples: Annotated[int, Field(ge=2, le=65535)] = 512
@@ -175,6 +176,15 @@ class Claim(Recipe):
     id: str
     text: str
     holds: str
+
+
+class Ladder(Recipe):
+    """`strong`: a ladder of PGDs (bench/ladder.py) for each of `models`, no rung over `budget` gradients an image."""
+
+    models: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    eps: Annotated[Exact, Field(gt=0, le=1)] = Fraction(8, 255)
+    budget: Natural = 2000
+    data: str = "test"
 
 
 class Scale(Recipe):

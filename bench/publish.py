@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import claims as claim_words
+from bench.claims import claims
 from bench.cost import Rates, passes
 from bench.device import gpus
 from bench.disk import write
@@ -13,6 +15,7 @@ from bench.errors import UserError, nearest
 from bench.folds import Number
 from bench.plan import Plan, describe
 from bench.recipes import Clean, Fetched
+from bench.report import certificates
 from bench.report.render import render
 from bench.report.tables import TableView, tables
 from bench.run import Counts
@@ -83,13 +86,21 @@ def rendered(session: Session, only: str | None, form: str) -> str:
     return render(views(session, only), form, title, about(session))  # type: ignore[arg-type]
 
 
-def publish(session: Session, only: str | None = None) -> Report:
-    """Write tables.md (of the whole suite, also after --only) and an index from cells to records."""
+def publish(session: Session, only: str | None = None, strong: str = "", made: bool = True) -> Report:
+    """Write what people read into results/<suite>: tables.md (of the whole suite, also after --only) and
+    its index tables.json, and where the suite has them claims.md, certificates.md and strong.md."""
     whole = views(session)
     text = render(whole, "md", session.suite.header.title or session.suite.name, about(session))
     write(session.folder / "tables.md", text.encode())
     report = Report(session, whole, session.folder)
     write(session.folder / "tables.json", (report.json() + "\n").encode())
+    for name, text in (
+        ("claims.md", claim_words.markdown(claims(session.suite, session.votes)) if session.suite.claims else ""),
+        ("certificates.md", certificates.markdown(certificates.certificates(session.suite, session.votes))),
+        ("strong.md", strong),
+    ):
+        if text:
+            write(session.folder / name, text.encode())
     shown = [view for view in whole if only in (None, view.name)]
     return Report(session, shown, session.folder)
 

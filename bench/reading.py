@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bench import recipes
 from bench.errors import UserError, nearest
-from bench.grammar import AnyAttack, Claim, Entry, Figure, Header, Protocol, Scale, Table
+from bench.grammar import AnyAttack, Claim, Entry, Figure, Header, Ladder, Protocol, Scale, Table
 from bench.recipes import Clean, Data, Fetched, Noise, Recipe, Trained
 from bench.suite import Suite
 
@@ -28,6 +28,7 @@ PARTS: dict[str, tuple[type[Recipe], ...]] = {
     "models": (Entry,),
     "tables": (Table,),
     "figures": (Figure,),
+    "ladders": (Ladder,),
 }
 REFERENCES = {
     "data": "datasets",
@@ -43,7 +44,7 @@ REFERENCES = {
     "teacher": "models",
 }
 DEFAULTS: dict[tuple[str, str], Recipe] = {("attacks", "clean"): Clean(), ("datasets", "test"): Data()}
-SPELLED = {Table, Figure}  # these keep names: a table's data and attack are looked up for each cell
+SPELLED = {Table, Figure, Ladder}  # these keep names: a table's data and attack are looked up for each cell
 
 
 def scales(path: Path) -> dict[str, Scale]:
@@ -123,7 +124,7 @@ class Reader:
         self.names(parts)
         return Suite(
             name, self.path, scale, declared, header, protocol, parts["attacks"], parts["datasets"], parts["weights"],
-            parts["models"], parts["tables"], parts["figures"], tuple(c for c in claims if c), limit,
+            parts["models"], parts["tables"], parts["figures"], tuple(c for c in claims if c), parts["ladders"], limit,
         )  # fmt: skip
 
     def section(self, section: str) -> dict[str, Any]:
@@ -226,6 +227,10 @@ class Reader:
                 check("datasets", column.data, (*where, "columns"))
                 for only in column.only or ():
                     check("models", only, (*where, "columns"))
+        for name, ladder in parts["ladders"].items():
+            check("datasets", ladder.data, ("ladders", name, "data"))
+            for model in ladder.models:
+                check("models", model, ("ladders", name, "models"))
         for name, figure in parts["figures"].items():
             where = ("figures", name)
             check("datasets", figure.data, (*where, "data"))

@@ -12,6 +12,7 @@ from bench.errors import UserError, nearest
 from bench.plan import Plan, everything, plan
 from bench.reading import load, scales
 from bench.recipes import Examples, Outcomes, Work
+from bench.report.figures import needed
 from bench.store import Damaged, Record, Store
 from bench.suite import Suite
 from bench.tasks import Settings
@@ -47,6 +48,7 @@ class Session:
         wanted = [cell.outcomes for cell in self.suite.cells(only)]
         if only is None:
             wanted += [draws for _, *both in self.suite.certificates() for draws in both]
+            wanted += needed(self.suite) if figures else []
         return list(dict.fromkeys(wanted))
 
     def record(self, recipe: Work) -> Record | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.grammar import Claim, Entry, Figure, Header, Protocol, Scale, Table
+from bench.grammar import Claim, Entry, Figure, Header, Ladder, Protocol, Scale, Table
 from bench.recipes import Clean, Data, Examples, Outcomes, Recipe
 
 
@@ -40,6 +40,7 @@ class Suite(NamedTuple):
     tables: dict[str, Table]
     figures: dict[str, Figure]
     claims: tuple[Claim, ...]
+    ladders: dict[str, Ladder]
     limit: int | None
 
     def outcomes(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bench.cli import Batch, Device, Quiet, Root, ScaleName, SuitePath, app, execute, faults, screen
-
-from bench.cli import DataRoot, settings  # isort: skip
+from bench.cli import app, execute, faults, screen, settings
+from bench.options import Batch, DataRoot, Device, Json, Limit, Quiet, Root, ScaleName, SuitePath
 
 Slot = Annotated[str | None, typer.Option("--slot", help="Work for 9m, 30m, ... and stop cleanly; none: only say.")]
 
@@ -52,3 +51,72 @@ def record(
         made = steps.steps(session, rates)
     if not quiet:
         print(steps.text(made))
+
+
+@app.command()
+def claims(
+    suite: SuitePath,
+    scale: ScaleName = "auto",
+    limit: Limit = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a claim is contradicted.")] = False,
+    root: Root = Path(),
+) -> None:
+    """Test the paper's claims on what is recorded: reproduced, contradicted or undecided.
+
+    Example: python -m bench claims suites/paper.toml --strict
+    """
+    from bench import claims as tested
+    from bench.session import open_suite
+
+    session = open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+    verdicts = tested.claims(session.suite, session.votes)
+    print(tested.markdown(verdicts) if verdicts else "this suite makes no claims")
+    if strict and any(verdict.verdict == "contradicted" for verdict in verdicts):
+        raise SystemExit(3)
+
+
+@app.command()
+def diagnose(
+    suite: SuitePath,
+    model: Annotated[str, typer.Argument(help="A model of the suite.")],
+    scale: ScaleName = "auto",
+    images: Annotated[int, typer.Option("--images", help="How many images to try it on.", min=8)] = 64,
+    attack: Annotated[str | None, typer.Option("--attack", help="The suite's attack to check.")] = None,
+    queries: Annotated[int, typer.Option("--queries", help="Queries of the black-box attack.", min=1)] = 200,
+    device: Device = "auto",
+    json: Json = False,
+    data_root: DataRoot = None,
+    root: Root = Path(),
+    batch: Batch = 512,
+) -> None:
+    """Is this robustness real? Attack the model in the ways in which false defences give themselves away.
+
+    Example: python -m bench diagnose suites/paper.toml cni --images 100
+    """
+    import json as encode
+
+    from bench.lab.inspect import examine
+    from bench.session import open_suite
+
+    session = open_suite(suite, scale, None, settings(root, device, data_root, batch))
+    entry = chosen(session, suite, model)
+    execute(session, [entry.weights], False, json, "local", 1, None)
+    found = []
+    for finding in examine(session, model, images, attack, queries):
+        found.append(finding._asdict())
+        if not json:
+            mark = {"ok": " ok ", "suspicious": "MARK", "cannot tell": "  ? "}[finding.verdict]
+            print(f"[{mark}] {finding.check}: {finding.figure}", flush=True)
+            if finding.verdict != "ok" and finding.advice:
+                print(f"         {finding.advice}", flush=True)
+    if json:
+        print(encode.dumps(found, indent=1))
+
+
+def chosen(session: Any, suite: Path, model: str) -> Any:
+    """A model of the suite by name."""
+    from bench.errors import UserError, nearest
+
+    if model not in session.suite.models:
+        raise UserError(str(suite), f"has no model {model!r}", nearest(model, session.suite.models))
+    return session.suite.models[model]

@@ -60,7 +60,7 @@ class Lab:
             case Fetched() as recipe:
                 from bench.lab.fetch import describe
 
-                about = describe(recipe, task.folder)
+                about = describe(recipe, task.folder, self.store.root, self.settings.download)
             case Examples() as recipe:
                 write_part(task.folder / f"{task.shard:05d}", self.craft(recipe, _number(task.shard), compute))
                 about = {}
@@ -214,7 +214,7 @@ class Lab:
             case Fetched() as recipe:
                 from bench.lab.fetch import fetch
 
-                return fetch(recipe, self.store.root)
+                return fetch(recipe, self.store.root, self.settings.download)
             case Trained() | Distilled() as recipe:
                 record = self.store.find(recipe, thorough=True)
                 if record is None:

@@ -94,13 +94,8 @@ class Store:
         """
         for path in self._places(recipe):
             try:
-                record = load(path, recipe.key)
-                if record is None:
-                    continue
-                if thorough or isinstance(recipe, Outcomes):
-                    for name in record.manifest["files"]:
-                        record.read(name)
-                return record
+                if record := whole(path, recipe.key, thorough or isinstance(recipe, Outcomes)):
+                    return record
             except Damaged as damage:
                 self.faults.append(str(damage))
         return None
@@ -187,11 +182,9 @@ class Store:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
-            try:
-                if load(place, recipe.key) is not None and self.find(recipe, thorough=True):
+            with contextlib.suppress(Damaged):
+                if whole(place, recipe.key, thorough=True):
                     return
-            except Damaged:
-                pass
             self.discard(place)
 
     def discard(self, place: Path) -> None:
@@ -204,6 +197,15 @@ class Store:
                 shutil.rmtree(aside, ignore_errors=True)
             else:
                 aside.unlink(missing_ok=True)
+
+
+def whole(path: Path, key: str, thorough: bool) -> Record | None:
+    """`load`, and if `thorough` every file's bytes checked too."""
+    record = load(path, key)
+    if record and thorough:
+        for name in record.manifest["files"]:
+            record.read(name)
+    return record
 
 
 def load(path: Path, key: str) -> Record | None:
@@ -285,8 +287,11 @@ def seal_of(files: Mapping[str, Mapping[str, Any]], made_from: Mapping[str, str]
 
 def _bytes(path: Path, most: int) -> bytes:
     try:
-        if path.stat().st_size > most:
-            raise Damaged(f"{path}: {path.stat().st_size} bytes, more than such a file can have")
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            raise Damaged(f"{path}: a link stands where a file belongs")
+        if found.st_size > most:
+            raise Damaged(f"{path}: {found.st_size} bytes, more than such a file can have")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise Damaged(f"{path}: missing") from None

@@ -42,7 +42,7 @@ class PairedTest(NamedTuple):
 
 
 class SharedDraws(NamedTuple):
-    """variance: of the mean accuracy, from draws that images share; scale: see `shared_draws`; df: degrees of freedom."""
+    """variance: of the mean accuracy, from draws that images share; scale: see `shared_draws`; df: its freedom."""
 
     variance: float
     scale: float

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincc, betaln, gammaln, logsumexp
+from scipy.special import betaincc, betaln, gammaln
 
 from bench.boundaries import boundaries
 
@@ -30,6 +30,8 @@ HOW = ("open", "curtailed", "majority", "pairs", "e-process", "betting")
 METHODS = ("default", "curtailed", "e-process")
 
 _BETS = np.array([0.12, 0.25, 0.45, 0.7, 0.97])  # fractions of the largest safe bet
+_EXACT_UP_TO = 2048  # draws, to keep the tables of the exact boundaries quick to make
+_PAIRED_CLASSES = 16  # up to which the soft rule tests every pair: its state grows with the square
 
 
 class Stopping(NamedTuple):
@@ -45,14 +47,15 @@ def decide(counts: Ints, drawn: int, total: int, alpha: float = 1e-3, method: st
 
     "default" stops at whichever comes first: exact curtailment; the leader's count crossing the
     exact boundary against all others together; its count crossing an exact boundary against every
-    rival by itself (`boundaries`). "curtailed" makes no error at all; "e-process" is the closed-form
-    mixture test. Raises ValueError for impossible counts, alpha or method.
+    rival by itself (`boundaries`; beyond 2,048 draws, whose tables would take seconds, the e-process).
+    "curtailed" makes no error at all; "e-process" is the closed-form mixture test. Raises ValueError
+    for impossible counts, alpha or method.
     """
     counts = _checked(counts, drawn, total, alpha)
     stops = [curtailed(counts, drawn, total)]
-    if method == "default":
+    if method == "default" and total <= _EXACT_UP_TO:
         stops += [_majority(counts, drawn, total, alpha), _pairs(counts, drawn, total, alpha)]
-    elif method == "e-process":
+    elif method in ("default", "e-process"):
         stops += [e_process(counts, drawn, total, alpha)]
     elif method != "curtailed":
         raise ValueError(f"method {method!r} is not one of {METHODS}")
@@ -124,7 +127,11 @@ def _pairs(counts: Ints, drawn: int, total: int, alpha: float) -> Stopping:
 
 
 class SoftState(NamedTuple):
-    """Running state of the soft rule: sums (n, classes), log stakes (n, classes, bets), margins (n, classes), drawn."""
+    """Running state of the soft rule.
+
+    sums (n, classes): of the probabilities; margins (n, classes, rivals) and stakes (n, classes, rivals, bets):
+    of each class against each rival, or against the largest of them (rivals = 1) if classes are many; drawn.
+    """
 
     sums: Floats
     margins: Floats
@@ -134,42 +141,42 @@ class SoftState(NamedTuple):
 
 def soft_start(images: int, classes: int) -> SoftState:
     """State before the first draw."""
-    zeros = np.zeros((images, classes))
-    return SoftState(zeros, zeros, np.full((images, classes, len(_BETS)), -np.log(len(_BETS))), 0)
+    rivals = classes if classes <= _PAIRED_CLASSES else 1
+    margins = np.zeros((images, classes, rivals))
+    stakes = np.full((images, classes, rivals, len(_BETS)), 1 / len(_BETS))
+    if rivals > 1:
+        stakes[:, np.arange(classes), np.arange(classes)] = np.inf  # no class is its own rival
+    return SoftState(np.zeros((images, classes)), margins, stakes, 0)
 
 
 def soft_update(state: SoftState, probs: NDArray[np.floating[Any]], total: int) -> SoftState:
-    """State after more draws: probs (draws, n, classes), each row a softmax.
+    """State after more draws: probs (draws, n, classes), each row a softmax. ValueError beyond `total` draws.
 
-    Betting without replacement (Waudby-Smith & Ramdas 2020 and 2023, arXiv 2010.09686). For class i
-    the margin y = s_i - max_{j != i} s_j is in [-1, 1]. If i does not win the mean softmax, the sum
-    of y over all draws is <= 0, so given the past its mean is at most v = -(sum so far) / (draws
-    left), and 1 + b (y - v) / (1 + v) with 0 <= b < 1 is non-negative with mean <= 1: their running
-    product is an e-process, and so is its mixture over b. On the first draw the stake of i is
-    s_i + 1 / (2 (classes - 1)) instead, whose mean over draws, summed over all wrong classes, is
-    at most (1 - mean s_w) + 1/2 <= 3/2: a union over classes for the price of 3/2.
+    Betting without replacement (Waudby-Smith & Ramdas 2020; 2023, arXiv 2010.09686). If w wins the
+    mean softmax and i does not, the margins y = s_i - s_w, in [-1, 1], add up to at most 0 over all
+    draws: given the past their mean is at most v = -(sum so far) / (draws left), and
+    1 + b (y - v) / (1 + v) with 0 <= b < 1 is non-negative with mean <= 1. Their running product is an
+    e-process, and so is its mixture over b. With many classes y = s_i - max_{j != i} s_j, no larger,
+    stands for all pairs. The first draw is the opening stake of i, s_i + 1 / (2 (classes - 1)): its
+    mean over draws, summed over all wrong classes, is at most (1 - mean s_w) + 1/2 <= 3/2, so by
+    Ville's inequality a union over all classes costs a factor of 3/2.
     """
     sums, margins, stakes, drawn = state
-    classes = sums.shape[1]
-    rows = np.arange(len(sums))
     stakes = stakes.copy()
     for draw in np.asarray(probs, dtype=np.float64):
         if drawn >= total:
             raise ValueError(f"more than {total} draws")
-        best = draw.argmax(1)
-        rest = draw.copy()
-        rest[rows, best] = -np.inf
-        rival = np.repeat(draw[rows, best][:, None], classes, 1)
-        rival[rows, best] = rest.max(1)
-        y = np.clip(draw - rival, -1.0, 1.0)
+        y = _margins(draw, margins.shape[2])
         if drawn == 0:
-            stakes += np.log(draw + 0.5 / (classes - 1))[..., None]
+            stakes *= (draw + 0.5 / (draw.shape[1] - 1))[:, :, None, None]
         else:
             v = -margins / (total - drawn)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                gain = np.maximum((y - v) / (1 + v), -1.0)[..., None]
-            # v <= -1: the draws left cannot undo the lead, so the null is impossible
-            stakes += np.where((v <= -1)[..., None], np.inf, np.log1p(_BETS * gain))
+            inside = v > -1
+            gain = np.divide(y - v, 1 + v, out=np.zeros_like(v), where=inside)
+            with np.errstate(over="ignore"):  # a stake beyond the largest float is decided all the same
+                stakes *= 1 + _BETS * np.maximum(gain, -1.0)[..., None]
+            # the draws left cannot undo the lead; at v = -1 they still could, every one with y = -1
+            stakes[(v < -1) | (~inside & (y > -1))] = np.inf
         sums, margins, drawn = sums + draw, margins + y, drawn + 1
     return SoftState(sums, margins, stakes, drawn)
 
@@ -178,13 +185,13 @@ def soft_decide(state: SoftState, total: int, alpha: float = 1e-3) -> Stopping:
     """Which images' argmax of the mean softmax over `total` draws is settled.
 
     Either the lead in summed probability is more than the draws left (no error), or the leader's
-    e-process (see `soft_update`) has reached 3 / (2 alpha).
+    e-processes against all rivals (see `soft_update`) have reached 3 / (2 alpha): P(wrong) <= alpha.
     """
     _check_level(alpha)
     leader, lead = _leads(state.sums)
     exact = (lead > total - state.drawn).all(1) | (state.drawn == total)
-    evidence = logsumexp(state.stakes[np.arange(len(leader)), leader], axis=1)
-    by_bets = evidence >= np.log(1.5 / alpha)
+    evidence = state.stakes[np.arange(len(leader)), leader].sum(-1).min(1)
+    by_bets = evidence >= 1.5 / alpha
     how = np.select([exact, by_bets], [HOW.index("curtailed"), HOW.index("betting")], 0).astype(np.int8)
     return Stopping(exact | by_bets, leader, how)
 
@@ -192,6 +199,15 @@ def soft_decide(state: SoftState, total: int, alpha: float = 1e-3) -> Stopping:
 def soft_rows(state: SoftState, keep: Bools | Ints) -> SoftState:
     """The state of some of the images, such as those still open."""
     return SoftState(state.sums[keep], state.margins[keep], state.stakes[keep], state.drawn)
+
+
+def _margins(draw: Floats, rivals: int) -> Floats:
+    """Each class's lead (n, classes, rivals) over each class, or over the largest other one (rivals = 1)."""
+    if rivals > 1:
+        return np.asarray(draw[:, :, None] - draw[:, None, :])
+    top = np.partition(draw, -2, axis=1)[:, -2:]
+    best = np.arange(draw.shape[1]) == draw.argmax(1)[:, None]
+    return np.asarray(draw - np.where(best, top[:, :1], top[:, 1:]))[:, :, None]
 
 
 def _leads(counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:

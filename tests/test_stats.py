@@ -1,0 +1,245 @@
+"""Intervals, paired tests and exact two-sample tests: against closed forms, scipy, and simulated coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as reference
+from scipy.special import ndtr, ndtri
+
+from bench.stats import (
+    binomial_p,
+    drift,
+    drift_by_draw,
+    expected,
+    holm,
+    homogeneity,
+    images_to_decide,
+    mcnemar,
+    paired_difference,
+    share,
+    shared_draws,
+)
+
+Shape = tuple[float, float]
+
+
+def judgement(
+    n: int, draws: int, shape: Shape, rng: np.random.Generator, shards: int = 0, sharing: float = 0.1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Right answers (n,), shard ids, right answers per shared draw; images' probabilities are Beta(shape).
+
+    With shards the draws of a shard share a normal factor (a Gaussian copula): each image's own
+    probability stays what it is, but its answers agree with its neighbours'.
+    """
+    p = rng.beta(*shape, n)
+    if not shards:
+        return rng.binomial(draws, p), np.zeros(n, dtype=int), None
+    ids = np.arange(n) % shards
+    factor = rng.standard_normal((shards, draws))[ids]
+    threshold = ndtri(np.clip(p, 1e-300, 1 - 1e-16))[:, None]
+    right = rng.random((n, draws)) < ndtr((threshold - np.sqrt(sharing) * factor) / np.sqrt(1 - sharing))
+    return right.sum(1), ids, np.stack([right[ids == s].sum(0) for s in range(shards)])
+
+
+def coverage(n: int, draws: int, shape: Shape, repeats: int, seed: int, shards: int = 0, sharing: float = 0.1) -> float:
+    """Share of simulated benchmarks whose 95 % interval holds the population's expected accuracy."""
+    rng = np.random.default_rng(seed)
+    truth, hits = shape[0] / (shape[0] + shape[1]), 0
+    for _ in range(repeats):
+        correct, ids, table = judgement(n, draws, shape, rng, shards, sharing)
+        interval = expected(correct, draws, ids, table)
+        hits += interval.low <= truth <= interval.high
+    return hits / repeats
+
+
+@pytest.mark.parametrize("draws", [1, 4, 16])
+@pytest.mark.parametrize("n", [200, 1000])
+@pytest.mark.parametrize("shape", [(8.0, 2.0), (0.5, 0.02)])
+def test_intervals_cover_with_draws_of_each_image(n: int, draws: int, shape: Shape) -> None:
+    assert 0.93 <= coverage(n, draws, shape, 2000, seed=n + draws) <= 0.97
+
+
+@pytest.mark.parametrize("draws", [1, 4, 16])
+@pytest.mark.parametrize("shape", [(8.0, 2.0), (2.0, 0.1)])
+def test_intervals_cover_with_draws_that_shards_share(draws: int, shape: Shape) -> None:
+    assert 0.93 <= coverage(200, draws, shape, 2000, seed=draws, shards=4) <= 0.97
+
+
+def test_ignoring_that_draws_are_shared_would_not_cover() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        correct, ids, _ = judgement(1000, 4, (8.0, 2.0), rng, shards=4)
+        interval = expected(correct, 4, ids)
+        hits += interval.low <= 0.8 <= interval.high
+    assert hits / 400 < 0.8
+
+
+def test_shared_variance_is_the_covariance_the_simulation_has() -> None:
+    rng = np.random.default_rng(1)
+    means, estimates = [], []
+    for _ in range(600):
+        correct, ids, table = judgement(400, 8, (40.0, 10.0), rng, shards=4, sharing=0.2)
+        assert table is not None
+        means.append(correct.mean() / 8)
+        estimates.append((correct / 8).var(ddof=1) / 400 + shared_draws(correct, 8, ids, table).variance)
+    assert np.mean(estimates) == pytest.approx(np.var(means), rel=0.2)
+
+
+def test_extremes_stay_inside_and_are_not_sure() -> None:
+    for right in (0, 16):
+        interval = expected(np.full(50, right), 16, np.zeros(50, dtype=int))
+        assert interval.value in (interval.low, interval.high)
+        assert 0.02 < interval.high - interval.low < 0.12
+    blind = expected(np.array([1, 0, 1]), 1, np.zeros(3, dtype=int), np.array([[2]]))
+    assert (blind.low, blind.high) == (0.0, 1.0)  # one draw of one shard says nothing about draws
+    with pytest.raises(ValueError, match="per_shard_draws"):
+        expected(np.array([1, 0]), 1, np.array([0, 1]), np.array([[1]]))
+    with pytest.raises(ValueError, match="how many answers"):
+        expected(np.array([1, 0]), 1, np.array([0, 1]), np.array([[1], [1]]))
+    with pytest.raises(ValueError, match="right answers"):
+        expected(np.array([3]), 2, np.array([0]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 3000), st.data(), st.sampled_from([0.9, 0.95, 0.99]))
+def test_wilson_is_the_score_interval(n: int, data: st.DataObject, level: float) -> None:
+    k = data.draw(st.integers(0, n))
+    got = share(k, n, level)
+    assert got.low <= got.value <= got.high
+    reference_ = reference.binomtest(k, n).proportion_ci(level, method="wilson")
+    assert got.low == pytest.approx(reference_.low, abs=1e-9)
+    assert got.high == pytest.approx(reference_.high, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 60))
+def test_one_draw_of_each_image_is_wilson(seed: int, n: int) -> None:
+    correct = np.random.default_rng(seed).integers(0, 2, n)
+    got, wilson = expected(correct, 1, np.zeros(n, dtype=int)), share(int(correct.sum()), n)
+    if 0 < correct.sum() < n:
+        assert got.high - got.low == pytest.approx(wilson.high - wilson.low, rel=0.1 + 8 / n)
+    assert got.value == wilson.value
+
+
+def test_mcnemar_is_the_binomial_test_of_discordant_images() -> None:
+    a = np.repeat([1, 1, 0, 0], [50, 12, 3, 35]).astype(bool)
+    b = np.repeat([1, 0, 1, 0], [50, 12, 3, 35]).astype(bool)
+    test = mcnemar(a, b)
+    assert (test.only_a, test.only_b, test.difference.value) == (12, 3, pytest.approx(0.09))
+    assert test.difference.p == pytest.approx(reference.binomtest(12, 15).pvalue)
+    assert test.difference.low < 0.09 < test.difference.high
+    back = mcnemar(b, a).difference
+    assert (back.low, back.high) == (pytest.approx(-test.difference.high), pytest.approx(-test.difference.low))
+    assert mcnemar(a, a).difference.p == 1.0
+
+
+def test_paired_difference_is_the_paired_t_and_covers() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.beta(4, 1, 60), rng.beta(3, 1, 60)
+    got, known = paired_difference(a, b), reference.ttest_rel(a, b)
+    interval = known.confidence_interval()
+    assert (got.p, got.low, got.high) == tuple(pytest.approx(v) for v in (known.pvalue, interval.low, interval.high))
+    same = paired_difference(a, a)
+    assert same.p == 1
+    assert same.high == pytest.approx(reference.binomtest(0, 60).proportion_ci().high)
+    hits = 0
+    for _ in range(2000):
+        p = rng.beta(8, 2, 200)
+        x, y = rng.binomial(16, p) / 16, rng.binomial(16, p * 0.98) / 16
+        interval_ = paired_difference(x, y)
+        hits += interval_.low <= 0.02 * 0.8 <= interval_.high
+    assert 0.93 <= hits / 2000 <= 0.97
+    assert paired_difference(a, b, draw_variance=0.01).high > got.high
+
+
+def test_holm_rejects_in_steps() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert holm([]).tolist() == []
+
+
+def test_images_to_decide_gives_the_power_it_promises() -> None:
+    rng = np.random.default_rng(3)
+    a, b = (np.repeat(v, [200, 56, 30, 114]).astype(float) for v in ([1, 1, 0, 0], [1, 0, 1, 0]))
+    more = images_to_decide(a, b)
+    assert more is not None
+    gap, spread, n = float((a - b).mean()), float((a - b).std(ddof=1)), 400 + more
+    samples = rng.normal(gap, spread, (1000, n))
+    decided = np.abs(samples.mean(1)) / samples.std(1, ddof=1) * np.sqrt(n) > 1.96
+    assert more > 0
+    assert 0.75 < np.mean(decided) < 0.85
+    assert images_to_decide(np.ones(50), np.r_[np.zeros(40), np.ones(10)]) == 0
+    assert images_to_decide(a, a) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 60), st.data(), st.floats(0.01, 0.99))
+def test_binomial_p_is_valid_and_at_a_half_the_usual_one(n: int, data: st.DataObject, rate: float) -> None:
+    k = data.draw(st.integers(0, n))
+    if n:
+        assert binomial_p(k, n, 0.5) == pytest.approx(reference.binomtest(k, n, 0.5).pvalue)
+    values = np.array([binomial_p(j, n, rate) for j in range(n + 1)])
+    law = reference.binom.pmf(np.arange(n + 1), n, rate)
+    for level in (0.01, 0.05, 0.3):
+        assert law[values <= level].sum() <= level + 1e-12
+
+
+def test_drift_of_one_image_is_fisher_and_of_many_their_convolution() -> None:
+    assert drift(np.array([3]), 8, np.array([8]), 8) == pytest.approx(reference.fisher_exact([[3, 5], [8, 0]]).pvalue)
+    a, b, m, r = np.array([2, 0, 4]), np.array([5, 1, 6]), np.array([4, 4, 6]), np.array([6, 4, 6])
+    pmf = np.ones(1)
+    for i in range(3):
+        law = reference.hypergeom(m[i] + r[i], a[i] + b[i], m[i]).pmf(np.arange(m[i] + 1))
+        pmf = np.convolve(pmf, law)
+    tails = pmf[: a.sum() + 1].sum(), pmf[a.sum() :].sum()
+    assert drift(a, m, b, r) == pytest.approx(min(1.0, 2 * min(tails)), abs=1e-12)
+
+
+def test_drift_over_many_images_is_the_normal_one_and_finds_small_shifts() -> None:
+    rng = np.random.default_rng(4)
+    p = rng.beta(2, 0.5, 3000)
+    for moved in (0.0, 0.01):
+        a, b = rng.binomial(64, p), rng.binomial(32, np.clip(p - moved, 0, 1))
+        total = a + b
+        variance = (64 * 32 * total * (96 - total) / (96**2 * 95)).sum()
+        z = (abs(a.sum() - (total * 64 / 96).sum()) - 0.5) / np.sqrt(variance)
+        got = drift(a, 64, b, 32)
+        assert got == pytest.approx(2 * ndtr(-z), rel=0.1 if moved else 0.01)
+        assert (got < 1e-3) == (moved > 0)
+
+
+def null_p(test: str, rng: np.random.Generator) -> float:
+    """A p-value where nothing has changed between the two judgements."""
+    seed = int(rng.integers(2**31))
+    if test == "drift":
+        p = rng.beta(4, 1, 60)
+        return drift(rng.binomial(6, p), 6, rng.binomial(10, p), 10)
+    if test == "drift_by_draw":
+        level = rng.uniform(0.3, 0.9, (3, 1))
+        return drift_by_draw(rng.binomial(20, level, (3, 6)), rng.binomial(20, level, (3, 8)), 59, seed)
+    shares = rng.dirichlet([3, 1, 0.5], 15)
+    return homogeneity(rng.multinomial(8, shares), rng.multinomial(12, shares), 39, seed)
+
+
+@pytest.mark.parametrize("test", ["drift", "drift_by_draw", "homogeneity"])
+def test_two_sample_tests_hold_their_level(test: str) -> None:
+    rng = np.random.default_rng(5)
+    pvalues = np.array([null_p(test, rng) for _ in range(250)])
+    for level in (0.05, 0.2):
+        assert (pvalues <= level).mean() <= level + 3.5 * np.sqrt(level * (1 - level) / 250)
+    assert (pvalues <= 0.2).mean() > 0.08
+
+
+def test_dispersion_is_seen_where_accuracy_has_not_moved() -> None:
+    rng = np.random.default_rng(6)
+    p, q = np.tile([0.8, 0.6], 40), np.tile([0.6, 0.8], 40)
+    a, b = rng.binomial(32, p), rng.binomial(32, q)
+    assert drift(a, 32, b, 32) > 0.01
+    assert homogeneity(np.stack([a, 32 - a], 1), np.stack([b, 32 - b], 1), 199) == pytest.approx(1 / 200)
+    assert homogeneity(np.array([[5, 0]]), np.array([[9, 0]])) == 1.0
+    shifted = drift_by_draw(rng.binomial(50, 0.7, (4, 16)), rng.binomial(50, 0.55, (4, 16)), 199)
+    assert shifted == pytest.approx(1 / 200)

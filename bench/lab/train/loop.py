@@ -96,9 +96,7 @@ class _Run:
         self._restore()
         self.begun = self.saved = time.monotonic()
         if self.compiled:
-            for model in (self.stepper.core, self.stepper.attacked):
-                net = _net(model)
-                net.forward = torch.compile(net.forward, dynamic=False)
+            _compile(self.stepper)
 
     def finish(self, out: Path) -> dict[str, Any]:
         """Train to the end and write what comes out."""
@@ -264,6 +262,13 @@ def _net(model: nn.Module) -> nn.Module:
     net = inner.net  # type: ignore[union-attr]
     assert isinstance(net, nn.Module)
     return net
+
+
+def _compile(stepper: Stepper) -> None:
+    """Compile the network's forward pass in both roles; the pass backward follows from it."""
+    for model in (stepper.core, stepper.attacked):
+        net = _net(model)
+        net.forward = torch.compile(net.forward, dynamic=False)
 
 
 def _precision(wanted: str, device: torch.device) -> str:

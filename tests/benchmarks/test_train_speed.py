@@ -1,0 +1,111 @@
+"""One adversarial training step of ours against the textbook's, and a training killed ten times."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.lab import weights
+from bench.lab.data import load
+from bench.lab.train.compiling import compiler
+from bench.lab.train.loop import _compile
+from bench.lab.train.step import Stepper
+from bench.recipes import PGD, Network, Noise, Optimiser, Trained, Training
+from models.classifier import Classifier
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from test_train import EVERYTHING, SMALL, kill_at, run, same_weights
+
+GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if GPU else "cpu")
+# On a GPU the network, batch and attack of the paper; on a CPU those of the quick suite.
+NETWORK, BATCH, STEPS, NEEDED = (Network(), 512, 10, 4.0) if GPU else (Network(depth=10, width=1), 128, 2, 1.3)
+ROUNDS = 9
+
+
+def textbook(model: Classifier, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """Madry et al.'s step as it is usually written: eager, float32, one mode switch an attack."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    eps, size = 8 / 255, 2 / 255
+
+    def step() -> None:
+        model.eval()
+        x = (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
+        for _ in range(STEPS):
+            x = x.detach().requires_grad_(True)
+            F.cross_entropy(model(x, generator), labels).backward()
+            assert x.grad is not None
+            x = images + (x + size * x.grad.sign() - images).clamp(-eps, eps)
+            x = x.clamp(0, 1)
+        model.train()
+        optimiser.zero_grad()
+        clean = F.cross_entropy(model(images, generator), labels)
+        loss = 0.5 * clean + 0.5 * F.cross_entropy(model(x.detach(), generator), labels)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def test_an_adversarial_training_step_is_faster_than_the_textbooks() -> None:
+    recipe = Trained(
+        network=NETWORK,
+        noise=Noise(),
+        training=Training(
+            batch=BATCH, optimiser=Optimiser(lr=0.01), attack=PGD(steps=STEPS), augment="flip", precision="bfloat16"
+        ),
+    )
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    images = torch.rand(BATCH, 3, 32, 32, generator=generator, device=DEVICE)
+    labels = torch.randint(10, (BATCH,), generator=generator, device=DEVICE)
+    theirs = textbook(weights.build(recipe).to(DEVICE).requires_grad_(True), images, labels)
+    stepper = Stepper(recipe, weights.build(recipe), None, 1000, DEVICE, "bfloat16", print)
+    if GPU and compiler():
+        _compile(stepper)
+    ours_images = images.contiguous(memory_format=torch.channels_last)
+    times: dict[str, list[float]] = {"ours": [], "textbook": []}
+    steps: dict[str, Callable[[], object]] = {
+        "ours": lambda: stepper(ours_images, labels, None, len(times["ours"])),
+        "textbook": theirs,
+    }
+    for turn in range(ROUNDS + 3):
+        for name, step in steps.items():
+            begun = time.perf_counter()
+            for _ in range(5 if GPU else 1):
+                step()
+            if GPU:
+                torch.cuda.synchronize()
+            if turn >= 3:
+                times[name].append((time.perf_counter() - begun) / (5 if GPU else 1))
+    ours, textbook_s = (BATCH / statistics.median(times[name]) for name in ("ours", "textbook"))
+    where = torch.cuda.get_device_name() if GPU else f"{torch.get_num_threads()} CPU threads"
+    print(f"\nPGD-{STEPS} training of a WRN-{NETWORK.depth}-{NETWORK.width} with CNI, batch {BATCH}, {where}:")
+    print(f"ours {ours:.0f} images/s, textbook eager float32 {textbook_s:.0f} images/s: {ours / textbook_s:.2f} times")
+    assert ours / textbook_s >= NEEDED
+
+
+def test_ten_kills_leave_the_same_weights(tmp_path: Path) -> None:
+    photos = load("cifar10", "test").take(slice(0, 96))
+    recipe = Trained(network=SMALL, noise=Noise(), training=EVERYTHING.model_copy(update={"epochs": 10}))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run(recipe, photos, tmp_path / "whole")
+        dice = random.Random(11)
+        kills = 0
+        while kills < 10:
+            assert kill_at(recipe, photos, tmp_path / "cut", 1, dice.uniform(0, 0.25)), "it ended before ten kills"
+            kills += 1
+        run(recipe, photos, tmp_path / "cut")
+    finally:
+        torch.set_num_threads(threads)
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")

@@ -15,7 +15,7 @@ from bench.grammar import AnyAttack, Claim, Entry, Figure, Header, Ladder, Proto
 from bench.recipes import Clean, Data, Fetched, Noise, Recipe, Trained
 from bench.suite import Suite
 
-LARGEST = 4 << 20
+LARGEST, DEEPEST = 4 << 20, 64
 PARTS: dict[str, tuple[type[Recipe], ...]] = {
     "datasets": (Data,),
     "networks": (recipes.Network,),
@@ -85,7 +85,9 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raise UserError(str(path), "no such file", nearest(path.stem, there)) from None
     except IsADirectoryError:
         raise UserError(str(path), "is a folder", "name a .toml file") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UserError(str(path), "is not TOML: it is nested too deeply") from None
+    except ValueError as error:  # of UTF-8, of TOML, and of numbers with more digits than Python reads
         raise UserError(str(path), f"is not TOML: {error}") from None
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror}") from None
@@ -105,6 +107,7 @@ class Reader:
         self.mistakes: list[str] = []
         self.done: dict[tuple[str, str], Recipe | None] = {}
         self.open: list[str] = []
+        self.depth = 0
 
     def suite(self, name: str, declared: dict[str, Scale], scale: str, limit: int | None) -> Suite:
         known = {*PARTS, "suite", "protocol", "claims"}
@@ -161,7 +164,13 @@ class Reader:
             self.mistake(where, "write a table of keys, or the name of one")
             return None
         kind = self.kind(PARTS[section], value, where)
-        return self.make(kind, value, where) if kind else None
+        if self.depth >= DEEPEST:
+            self.mistake(where, f"more than {DEEPEST} tables deep")
+            return None
+        self.depth += 1
+        made: Recipe | None = self.make(kind, value, where) if kind else None
+        self.depth -= 1
+        return made
 
     def kind(self, kinds: tuple[type[Recipe], ...], value: dict[str, Any], where: tuple[Any, ...]) -> Any:
         if len(kinds) == 1:

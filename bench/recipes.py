@@ -10,19 +10,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 
 def _exact(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Fraction)):
         raise ValueError("write a number or a fraction such as '8/255'")
     try:
-        return Fraction(str(value))
+        text = str(value)
+        if len(text) > 64 or len(text.lower().partition("e")[2]) > 3:  # 1e999999999 would fill the memory
+            raise ValueError
+        return Fraction(text)
     except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError("write a number or a fraction such as '8/255'") from None
 
@@ -33,15 +46,36 @@ Exact = Annotated[Fraction, BeforeValidator(_exact), PlainSerializer(str)]
 Precision = Literal["float32", "bfloat16"]
 Unit = Literal["pixels", "normalised"]
 Rule = Literal["vote", "soft"]
-Natural = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=1, lt=2**31)]
+Whole = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _plain(value: Any, depth: int = 8) -> Any:
+    """The value if JSON can say it; ValueError for dates, for what is not finite, and for endless nesting."""
+    match value:
+        case bool() | str() | None:
+            return value
+        case int() if abs(value) < 2**63:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case list() | tuple() if depth:
+            return [_plain(item, depth - 1) for item in value]
+        case dict() if depth:
+            return {str(name): _plain(item, depth - 1) for name, item in value.items()}
+    raise ValueError("arguments are text, numbers, true or false, lists and tables of these")
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 class Recipe(BaseModel):
     """A frozen value with a key; unknown fields and wrong types are refused at construction."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", ignored_types=(cached_property,))
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", ignored_types=(cached_property,), allow_inf_nan=False
+    )
     rev: ClassVar[int] = 1
 
     @cached_property
@@ -81,7 +115,7 @@ def _canonical(value: Any) -> Any:
             return value
 
 
-Tuple = Annotated[tuple[int, ...], Field(strict=False)]
+Tuple = Annotated[tuple[Whole, ...], Field(strict=False)]
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
 
 
@@ -105,8 +139,8 @@ class Network(Recipe):
     """A pre-activation WideResNet-depth-width (Zagoruyko & Komodakis 2016); depth is 6n + 4."""
 
     kind: Literal["wideresnet"] = "wideresnet"
-    depth: Natural = 28
-    width: Natural = 4
+    depth: Annotated[int, Field(ge=1, le=1000)] = 28
+    width: Annotated[int, Field(ge=1, le=100)] = 4
     classes: Annotated[int, Field(ge=2, le=1000)] = 10
 
     @field_validator("depth")
@@ -126,7 +160,7 @@ class Noise(Recipe):
 
     kind: Literal["cni"] = "cni"
     scale: Literal["relative", "reference"] = "relative"
-    rank: Whole = 5
+    rank: Annotated[int, Field(ge=0, le=1000)] = 5
     diag_init: Annotated[float, Field(ge=0)] = 0.0625
     factor_init: Annotated[float, Field(ge=0)] = 0.05
     linear: Literal["none", "elementwise"] = "none"
@@ -196,7 +230,7 @@ class Peer(Recipe):
     name: str = "standard"
     eps: Annotated[Exact, Field(ge=0)] = Fraction(8, 255)
     norm: Literal["Linf", "L2", "L1"] = "Linf"
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
 
     @field_validator("eps", mode="before")
     @classmethod
@@ -322,14 +356,14 @@ class Fetched(Recipe):
     dataset: Literal["cifar10", "cifar100", "imagenet"] = "cifar10"
     file: str | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    classes: Annotated[int, Field(ge=2)] = 10
+    classes: Annotated[int, Field(ge=2, le=100_000)] = 10
     stochastic: bool = False
     resize: Natural | None = None
     mean: Floats | None = None
     std: Floats | None = None
     network: Network | None = None
     noise: Noise | None = None
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
 
 
 Weights = Annotated[Trained | Distilled | Fetched, Field()]

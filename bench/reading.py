@@ -15,7 +15,7 @@ from bench.grammar import AnyAttack, Claim, Entry, Figure, Header, Ladder, Proto
 from bench.recipes import Clean, Data, Fetched, Noise, Recipe, Trained
 from bench.suite import Suite
 
-LARGEST, DEEPEST = 4 << 20, 64
+LARGEST, DEEPEST, MOST_TOLD = 4 << 20, 64, 100
 PARTS: dict[str, tuple[type[Recipe], ...]] = {
     "datasets": (Data,),
     "networks": (recipes.Network,),
@@ -70,7 +70,8 @@ def load(path: Path, scale: str = "", limit: int | None = None) -> Suite:
     reader = Reader(path, text, _merged(raw, patch), scale if patch else "")
     suite = reader.suite(path.stem, declared, scale, limit)
     if reader.mistakes:
-        raise UserError(str(path), "\n".join(["this suite cannot run:", *reader.mistakes]))
+        told, more = reader.mistakes[:MOST_TOLD], len(reader.mistakes) - MOST_TOLD
+        raise UserError(str(path), "\n".join(["this suite cannot run:", *told, *[f"  and {more} more"] * (more > 0)]))
     return suite
 
 
@@ -248,6 +249,9 @@ class Reader:
                 check("models", model, (*where, "models"))
 
     def mistake(self, where: tuple[Any, ...], what: str) -> None:
+        if len(self.mistakes) >= MOST_TOLD:
+            self.mistakes.append("")  # counted; to find its line would take long, and who reads on?
+            return
         key = ".".join(str(part) for part in where)
         line = locate(self.text, where, self.scale)
         self.mistakes.append(f"  {self.path.name}:{line}: {key}: {what}" if line else f"  {key}: {what}")

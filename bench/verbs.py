@@ -120,3 +120,85 @@ def chosen(session: Any, suite: Path, model: str) -> Any:
     if model not in session.suite.models:
         raise UserError(str(suite), f"has no model {model!r}", nearest(model, session.suite.models))
     return session.suite.models[model]
+
+
+@app.command()
+def compare(
+    suite: SuitePath,
+    scale: ScaleName = "auto",
+    limit: Limit = None,
+    root: Root = Path(),
+) -> None:
+    """A suite's recorded models among RobustBench's CIFAR-10 L-inf leaderboard, in rows and in words.
+
+    Example: python -m bench compare suites/paper.toml
+    """
+    from bench import baselines
+    from bench.session import open_suite
+
+    session = open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+    print(baselines.compare(baselines.ours(session.suite, session.votes)))
+
+
+@app.command()
+def verify(
+    suite: SuitePath,
+    scale: ScaleName = "auto",
+    limit: Limit = None,
+    images: Annotated[int, typer.Option("--images", help="Images a cell; 0: all.", min=0)] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="Which images are sampled.", min=0)] = 0,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+    root: Root = Path(),
+    batch: Batch = 512,
+) -> None:
+    """Audit recorded cells: recompute a random sample of their images here, and compare.
+
+    Exit code 3 if a record is inconsistent. Example: python -m bench verify suites/paper.toml --images 64
+    """
+    from bench import audit
+    from bench.lab.inspect import recomputer
+    from bench.session import open_suite
+
+    session = open_suite(suite, scale, limit, settings(root, device, data_root, batch))
+    found = audit.verify(session.suite, session.votes, recomputer(session), images or None, seed)
+    print(audit.markdown(found))
+    if any(one.verdict == "inconsistent" for one in found):
+        raise SystemExit(3)
+
+
+@app.command()
+def crosscheck(
+    suite: SuitePath,
+    model: Annotated[str, typer.Argument(help="A model of the suite.")],
+    scale: ScaleName = "auto",
+    images: Annotated[int, typer.Option("--images", help="How many images.", min=1)] = 64,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    data_root: DataRoot = None,
+    root: Root = Path(),
+    batch: Batch = 512,
+) -> None:
+    """Our PGD beside torchattacks' and foolbox's from the same starts, and APGD-CE of two libraries.
+
+    Example: python -m bench crosscheck suites/paper.toml kd-at-vote --images 64
+    """
+    from bench.lab.crosscheck import words
+    from bench.lab.inspect import compared
+    from bench.session import open_suite
+
+    session = open_suite(suite, scale, None, settings(root, device, data_root, batch))
+    entry = chosen(session, suite, model)
+    execute(session, [entry.weights], False, quiet, "local", 1, None)
+    print(words(compared(session, model, images)))
+
+
+@app.command()
+def doctor(data_root: DataRoot = None, root: Root = Path()) -> None:
+    """What is installed here, what it can do, and what will not work, with the fix; changes nothing."""
+    from bench import doctor as doctors
+
+    found = doctors.report(root, data_root)
+    print(doctors.words(found))
+    if not doctors.healthy(found):
+        raise SystemExit(1)

@@ -19,20 +19,30 @@ TOLERANCE = 1e-6
 
 
 def craft(
-    attack: Attack, source: Classifier | None, images: Tensor, labels: Tensor, streams: Streams, compute: Compute
+    attack: Attack,
+    source: Classifier | None,
+    images: Tensor,
+    labels: Tensor,
+    streams: Streams,
+    compute: Compute,
+    rows: Tensor | None = None,
 ) -> Crafted:
     """What `attack` makes of images (n, 3, h, w) float32 in [0, 1] with labels (n,) int64.
 
     Every image is finite, in [0, 1] and within eps (+1e-6) of its original; the source is in the
     mode it was in, and `images` are as they were. AttackError where an attack of ours breaks this,
-    UserError where a peer's does, or where the attack cannot be run on this source.
+    UserError where a peer's does, or where the attack cannot be run on this source. With `rows` (an
+    audit's sample) only a PGD on those images is run, the others stay as they are.
     """
     if isinstance(attack, Clean) or source is None:
         if not isinstance(attack, Clean):
             raise UserError(f"attack {_name(attack)}", "it has no source to attack", "name a source")
         return Crafted(images.clone(), torch.full(labels.shape, -1, dtype=torch.int8, device=labels.device))
     before, modes = images.clone(), {name: module.training for name, module in source.named_modules()}
-    crafted = _run(attack, source, images, labels, streams, compute)
+    if rows is not None and isinstance(attack, PGD):
+        crafted = pgd.craft(attack, source, images, labels, streams, compute, rows)
+    else:
+        crafted = _run(attack, source, images, labels, streams, compute)
     for name, module in source.named_modules():
         if module.training != modes[name]:
             module.train(modes[name])

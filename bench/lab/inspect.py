@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.checks import Finding
 from bench.errors import UserError, nearest
 from bench.lab.compute import Compute
+from bench.lab.craft import craft
+from bench.lab.crosscheck import Row, crosscheck
 from bench.lab.diagnose import diagnose
 from bench.lab.draws import Streams
+from bench.lab.judge import Judged, judge, part
 from bench.lab.work import Lab
-from bench.recipes import PGD, Data, Examples
+from bench.recipes import PGD, Data, Examples, Outcomes
 from bench.session import Session
+from bench.votes import Votes, concatenate
 from models.classifier import Classifier
 
 
@@ -24,6 +31,46 @@ def bench_of(session: Session, model: str, images: int) -> tuple[Lab, Classifier
     first = Data(**(dict(data) | {"stop": min(data.start + images, data.stop or 10**9)}))
     pixels, labels, _ = lab.shard(Examples(data=first, shard=images), 0)
     return lab, lab.model(session.suite.models[model].model), pixels, labels
+
+
+def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Votes]:
+    """What an audit calls: craft and judge the chosen rows of a record anew, with the weights that are here.
+
+    Each shard's images meet the draws they met when it was recorded, as far as this is the same type
+    of device; a PGD is run on the chosen rows alone, any other attack on the whole shard.
+    """
+    lab = Lab(session.settings)
+
+    def recompute(outcomes: Outcomes, chosen: NDArray[np.int64]) -> Votes:
+        examples, parts = outcomes.examples, []
+        compute = Compute(lab.device, outcomes.precision, session.settings.microbatch)
+        for number in np.unique(chosen // examples.shard):
+            shard = int(number)
+            rows = chosen[chosen // examples.shard == number] - shard * examples.shard
+            clean, labels, index = lab.shard(examples, shard)
+            streams = Streams(examples.seed, shard, lab.device)
+            source = None if examples.source is None else lab.model(examples.source)
+            picked = torch.from_numpy(rows).to(lab.device)
+            made = craft(examples.attack, source, clean, labels, streams, compute, picked)
+            images = (
+                made.images if outcomes.iterate is None or made.iterates is None else made.iterates[outcomes.iterate]
+            )
+            linf = (images - clean).abs().flatten(1).amax(1).cpu().numpy()
+            whole = Judged(images, labels, index, linf, made.claimed.cpu().numpy())
+            score = Streams(outcomes.seed, shard, lab.device)
+            target = lab.model(outcomes.target)
+            parts.append(judge(target, part(whole, rows), outcomes.draws, outcomes.stopping, score, compute))
+        return concatenate(parts)
+
+    return recompute
+
+
+def compared(session: Session, model: str, images: int) -> list[Row]:
+    """The cross-check of our attacks with the peers' on one model of the suite."""
+    lab, classifier, pixels, labels = bench_of(session, model, images)
+    compute = Compute(lab.device, session.suite.protocol.precision, session.settings.microbatch)
+    streams = Streams(session.suite.protocol.seed, 0, lab.device)
+    return crosscheck(classifier, pixels, labels, streams=streams, compute=compute)
 
 
 def examine(session: Session, model: str, images: int, attack: str | None, queries: int) -> Iterator[Finding]:

@@ -17,16 +17,23 @@ from models.classifier import Classifier
 
 
 def craft(
-    attack: PGD, source: Classifier, images: Tensor, labels: Tensor, streams: Streams, compute: Compute
+    attack: PGD,
+    source: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    streams: Streams,
+    compute: Compute,
+    rows: Tensor | None = None,
 ) -> Crafted:
     """Images within attack.eps of `images` (n, 3, h, w) that the source gets wrong, where PGD finds them.
 
     Restarts, and iterates where pick = "best", compete for each image by the attack's loss over
     selection draws; where a deterministic source is fooled, that counts for more than any loss.
+    With `rows` (indices) only those images are attacked, as they would be among all the others.
     UserError for an attack that this source cannot have; AttackError if a gradient is not finite.
     """
     starts = (start(attack, images, streams, restart) for restart in range(attack.restarts))
-    return _search(attack, View(source, images.shape, streams, compute), images, labels, starts)
+    return _search(attack, View(source, images.shape, streams, compute), images, labels, starts, rows)
 
 
 def ascend(
@@ -57,15 +64,18 @@ def project(images: Tensor, centre: Tensor, eps: float) -> Tensor:
     return (images - centre).clamp_(-eps, eps).add_(centre).clamp_(0, 1)
 
 
-def _search(attack: PGD, view: View, images: Tensor, labels: Tensor, starts: Iterable[Tensor]) -> Crafted:
+def _search(
+    attack: PGD, view: View, images: Tensor, labels: Tensor, starts: Iterable[Tensor], chosen: Tensor | None = None
+) -> Crafted:
     _refuse(attack, view)
     found = Found(images)
     iterates: Tensor | None = None
     finite = torch.zeros((), device=images.device)
-    rows: Tensor | None = None
+    rows = chosen
     for restart, begin in enumerate(starts):
         if attack.early_stop and restart > 0:
-            rows = (~found.fooled).nonzero().squeeze(1)
+            open_ = ~found.fooled
+            rows = open_.nonzero().squeeze(1) if chosen is None else chosen[open_[chosen]]
             if len(rows) == 0:
                 break
         path, total = _ascend(attack, view, images, labels, begin, rows, restart, found)

@@ -164,7 +164,7 @@ def test_holm_rejects_in_steps() -> None:
 
 def test_images_to_decide_gives_the_power_it_promises() -> None:
     rng = np.random.default_rng(3)
-    a, b = (np.repeat(v, [200, 56, 30, 114]).astype(float) for v in ([1, 1, 0, 0], [1, 0, 1, 0]))
+    a, b = (np.repeat(v, [200, 46, 32, 122]).astype(float) for v in ([1, 1, 0, 0], [1, 0, 1, 0]))
     more = images_to_decide(a, b)
     assert more is not None
     gap, spread, n = float((a - b).mean()), float((a - b).std(ddof=1)), 400 + more

@@ -1,0 +1,6 @@
+"""The full-size versions share the simulations of the quick tests beside them."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))

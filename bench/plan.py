@@ -79,19 +79,27 @@ def everything(wanted: Iterable[Work]) -> list[Work]:
     return list(order.values())
 
 
+def _attack(attack: Recipe, names: dict[str, str]) -> str:
+    eps = getattr(attack, "eps", None)
+    kind = str(getattr(attack, "kind", ""))
+    return names.get(attack.key) or (kind if eps is None else f"{kind} at {float(eps * 255):g}/255")
+
+
 def describe(recipe: Recipe, names: dict[str, str]) -> str:
     """One line for people; `names` are the suite's names of weights and models, by key."""
     match recipe:
         case Outcomes(examples=Examples(attack=Clean())):
-            return f"judge {names.get(recipe.target.key, recipe.target.key[:8])} on clean images"
+            split = recipe.examples.data.split
+            what = "clean images" if split == "test" else f"the images of {split}"
+            return f"judge {names.get(recipe.target.key, recipe.target.key[:8])} on {what}"
         case Outcomes():
             step = "" if recipe.iterate is None else f", step {recipe.iterate}"
-            attack = names.get(recipe.examples.attack.key, recipe.examples.attack.kind)
+            attack = _attack(recipe.examples.attack, names)
             source = recipe.examples.source
             crafted = names.get(source.key, source.key[:8]) if source else "?"
             return f"judge {names.get(recipe.target.key, recipe.target.key[:8])} on {attack} of {crafted}{step}"
         case Examples(source=source):
-            attack = names.get(recipe.attack.key, recipe.attack.kind)
+            attack = _attack(recipe.attack, names)
             return f"craft {attack} on {names.get(source.key, source.key[:8]) if source else '?'}"
         case Fetched():
             return f"fetch {recipe.kind} {recipe.name}"

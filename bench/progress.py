@@ -100,5 +100,5 @@ class Display:
             with self.bar:
                 yield self
         finally:
-            for number, handler in before:
-                signal.signal(number, handler)
+            for taken, handler in before:
+                signal.signal(taken, handler)

@@ -105,7 +105,8 @@ def asks(suite: Suite, name: str, figure: Figure) -> Iterator[Asked]:
 def step(suite: Suite, name: str, figure: Figure, source: str, target: str, eps: Fraction, k: int) -> Asked:
     """Accuracy of `target` on the images that an attack on `source` has reached after k steps."""
     attack = scaled(attack_of(suite, name, figure), eps).model_copy(update={"keep_iterates": True})
-    panel = f"attack on {label(suite, source)}, \N{GREEK SMALL LETTER EPSILON} = {pixels(eps)}"
+    on = f"attack on {label(suite, source)}, " if len(figure.sources) > 1 else ""
+    panel = f"{on}\N{GREEK SMALL LETTER EPSILON} = {pixels(eps)}"
     return _ask(suite, figure, panel, target, source, attack, float(k), iterate=k)
 
 

@@ -109,6 +109,25 @@ def silent_success(last: Right, path: Right) -> Finding:
     return compare("silent-success", ("last iterate", last), ("any iterate", path), advice)
 
 
+def incomplete(margins: NDArray[np.float64]) -> Finding:
+    """Pintor et al. I4: images that hold out, and whose loss still rises by a twentieth of its way in the last steps.
+
+    `margins` (steps, n) along the attack, above 0 where wrong. The last ten steps are looked at, and
+    of a shorter attack the last third, which is stricter with short attacks than the source.
+    """
+    held = margins[:, margins[-1] <= 0]
+    last = min(10, len(margins) // 3)
+    if last == 0 or held.shape[1] == 0:
+        return Finding("incomplete", "no image held out long enough to say", "ok")
+    best = np.maximum.accumulate(held, axis=0)
+    way = best[-1] - best[0]
+    rising = (best[-1] - best[-1 - last] > 0.05 * way) & (way > 0)
+    figure = f"the loss of {rising.sum()} of {len(rising)} images that held out still rose in the last {last} steps"
+    if rising.mean() > 0.5:
+        return Finding("incomplete", figure, "cannot tell", "use more steps: 'more-steps' says what they find")
+    return Finding("incomplete", figure, "ok")
+
+
 def large_eps(right: Right, classes: int, eps: float) -> Finding:
     """Athalye et al.; Pintor et al. I6: with no bound that matters, accuracy must fall to chance or below."""
     figure, n, chance = f"{percent(right)} left at eps {eps:g}", len(right), 1 / classes

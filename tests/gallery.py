@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -94,6 +93,11 @@ def rippled(images: Tensor) -> Tensor:
     return images + 0.008 * torch.sin(images * 6283.0)
 
 
+def resonant(step: float) -> Callable[[Tensor], Tensor]:
+    """A ripple as long as three quarters of the attack's step: gradients hold locally, and mislead at every step."""
+    return lambda images: images + 0.75 * step * torch.sin(2 * torch.pi * images / (0.75 * step))
+
+
 def purified(net: nn.Module) -> Callable[[Tensor], Tensor]:
     """Input made more confident by gradient steps of its own before it is classified."""
 
@@ -124,14 +128,6 @@ class Replayed(Classifier):
             return logits
 
         return realisation
-
-
-class Shown(NamedTuple):
-    """A false defence, and the check that must name it first."""
-
-    name: str
-    model: Classifier
-    reason: str
 
 
 def gallery(base: Callable[[], nn.Module]) -> dict[str, tuple[Callable[[], Classifier], str]]:
@@ -166,7 +162,7 @@ def gallery(base: Callable[[], nn.Module]) -> dict[str, tuple[Callable[[], Class
         "huge temperature": (around(after=lambda z: z * 1e4), "saturation"),
         "softmax inside": (around(after=lambda z: z.softmax(1)), "softmax"),
         "resize and pad": (around(resized), "randomness"),
-        "undeclared noise": (around(lambda x: x + 0.1 * torch.randn_like(x)), "randomness"),
+        "undeclared noise": (around(lambda x: x + 0.05 * torch.randn_like(x)), "randomness"),
         "replayed noise": (lambda: Replayed(base(), 0.05), "replay"),
         "batch statistics": (around(standardised), "batch-mates"),
         "training mode": (training, "mode"),

@@ -108,7 +108,7 @@ def resnet18() -> Plain:
     net = ResNet18()
     path = Path(pyautoattack.__file__).parent / "examples" / "model_test.pt"
     net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return Plain(net.eval().requires_grad_(False), 10)
+    return Plain(net.eval().requires_grad_(False), 10).eval()
 
 
 @functools.cache
@@ -131,8 +131,40 @@ def small_net(classes: int = 10, seed: int = 0, side: int = 8) -> Plain:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * side * side, classes))
-    return Plain(net.eval().requires_grad_(False), classes)
+    return Plain(net.eval().requires_grad_(False), classes).eval()
 
 
 def noise_images(n: int, side: int = 8, seed: int = 0) -> Tensor:
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@functools.cache
+def trained(adversarial: bool, epochs: int = 2) -> Plain:
+    """A small network trained on the shipped excerpt: on clean images, or on one-step examples at 8/255.
+
+    Fast adversarial training (Wong et al. 2020): a random start, one step of 10/255, Adam. Honest and
+    weak; the same weights each time on one machine.
+    """
+    shipped = load("cifar10", "excerpt")
+    images, labels = as_tensor(shipped.images), torch.from_numpy(shipped.labels.copy())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 8 * 8, 10),
+        )  # fmt: skip
+        steps = epochs * (len(images) // 100)
+        optimiser = torch.optim.Adam(net.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+        order = torch.cat([torch.randperm(len(images)) for _ in range(epochs)])
+        for batch in order[: steps * 100].view(steps, 100):
+            x, y = images[batch], labels[batch]
+            if adversarial:
+                delta = torch.empty_like(x).uniform_(-8 / 255, 8 / 255).requires_grad_(True)
+                (slope,) = torch.autograd.grad(nn.functional.cross_entropy(net(x + delta), y), delta)
+                x = (x + (delta.detach() + 10 / 255 * slope.sign()).clamp(-8 / 255, 8 / 255)).clamp(0, 1)
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimiser.step()
+            schedule.step()
+    return Plain(net.eval().requires_grad_(False), 10).eval()

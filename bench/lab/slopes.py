@@ -85,6 +85,23 @@ def signal(case: Case, eot: int, draws: int = 6) -> Finding:
     return Finding("gradient-noise", figure, "ok")
 
 
+def unstable(case: Case, eps: float, points: int = 8) -> Finding:
+    """How much the margin of one draw changes at random points of the ball, relative to itself (Pintor et al. I2)."""
+    view = case.view
+    draw, dice = view.draw("select", 87), case.streams.generator("select", 86)
+    here = losses.margin(view.compute.logits(draw, case.images), case.labels)
+    total = torch.zeros_like(here)
+    for _ in range(points):
+        noise = torch.rand(case.images.shape, generator=dice, device=case.images.device).mul_(2 * eps).sub_(eps)
+        there = losses.margin(view.compute.logits(draw, (case.images + noise).clamp_(0, 1)), case.labels)
+        total += ((there - here).abs() / here.abs().clamp_min(1e-12)).clamp_max(1)
+    change = float((total / points).median())
+    figure = f"random points of the ball change the margin by {100 * change:.0f} % (median image)"
+    if change > 0.5:
+        return Finding("unstable", figure, "cannot tell", "gradients look a short way here: use more and smaller steps")
+    return Finding("unstable", figure, "ok")
+
+
 def _gradient(case: Case, loss: Loss, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = torch.arange(len(images), device=images.device)
     view = case.view

@@ -207,7 +207,7 @@ def tensors(step: int) -> dict[str, Tensor]:
 
 def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        state.write(tmp_path, tensors(step), {"step": step, "key": "k", "data": "d"})
+        state.write(tmp_path, tensors(step), {"step": step, "key": "k", "inputs": "d"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000002", "step-000000003"]
     told: list[str] = []
     found = state.read(tmp_path, "k", "d", told.append)
@@ -225,7 +225,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
 
 
 def test_a_state_of_other_work_is_not_used(tmp_path: Path) -> None:
-    state.write(tmp_path, tensors(1), {"step": 1, "key": "k", "data": "d"})
+    state.write(tmp_path, tensors(1), {"step": 1, "key": "k", "inputs": "d"})
     told: list[str] = []
     assert state.read(tmp_path, "other", "d", told.append) is None
     assert state.read(tmp_path, "k", "other", told.append) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +18,13 @@ from bench.errors import Paused, UserError
 from bench.lab import weights
 from bench.lab.compute import Compute
 from bench.lab.draws import Streams
-from bench.lab.train import compiling, curves, state
+from bench.lab.train import compiling, curves, outcome, state
 from bench.lab.train.batches import Batches, order
 from bench.lab.train.checks import Inputs, checked
 from bench.lab.train.optimise import rate
 from bench.lab.train.options import Options, Use
 from bench.lab.train.step import Stepper
-from bench.recipes import Distilled, Trained, summary
+from bench.recipes import Distilled, Trained
 from models.classifier import Classifier
 
 WINDOW = 100
@@ -51,7 +50,8 @@ def train(
     `images` (n, h, w, 3) or (n, 3, h, w) uint8 and `labels` (n,) are the recipe's data, all of it: the last
     `training.validation` of them are held out. `teacher`, on `device`, in eval mode, is needed where
     teaching is online, `targets` (n, classes) where it is cached. State is kept in `state_dir`, from which
-    the same call goes on after any interruption: on one CPU to the same weights, bit for bit.
+    the same call goes on after any interruption: on one CPU to the same weights, bit for bit. It may be
+    removed once `out` is safe.
 
     Returns the provenance: seconds, images a second, forward and backward passes, precision, device and the
     curves' last values. Paused after stopping on request with the state saved; UserError for inputs that
@@ -92,7 +92,7 @@ class _Run:
         self.sum = torch.zeros((), device=device, dtype=torch.float64)
         self.at, self.rows, self.spent = 0, list[dict[str, Any]](), 0.0
         self.compiled = self._compiles()
-        self.data = _fingerprint(inputs)
+        self.inputs = _fingerprint(inputs, teacher)
         self._restore()
         self.begun = self.saved = time.monotonic()
         if self.compiled:
@@ -111,7 +111,7 @@ class _Run:
         finally:
             self.events.close()
         self._save()
-        return self._write(out)
+        return outcome.write(out, self.stepper, self.rows, self._seconds, self.inputs, self.compiled)
 
     def _step(self) -> None:
         epoch, position = divmod(self.at, self.steps)
@@ -191,15 +191,16 @@ class _Run:
             self._diverged(f"after step {self.at} of {self.total}, {bad[0]} is no number")
         compute = self.stepper.compute
         facts = {
-            "step": self.at, "key": self.recipe.key, "data": self.data, "rows": self.rows,
-            "seconds": self.spent + time.monotonic() - self.begun, "microbatch": compute.microbatch,
-            "forwards": compute.forwards, "backwards": compute.backwards, "compiled": self.compiled,
+            "step": self.at, "key": self.recipe.key, "inputs": self.inputs, "rows": self.rows,
+            "seconds": self._seconds, "microbatch": compute.microbatch,
+            "forwards": compute.forwards, "backwards": compute.backwards, "taught": self.stepper.taught.forwards,
+            "compiled": self.compiled,
         }  # fmt: skip
         state.write(self.directory, tensors, facts)
         self.saved = time.monotonic()
 
     def _restore(self) -> None:
-        found = state.read(self.directory, self.recipe.key, self.data, self._note)
+        found = state.read(self.directory, self.recipe.key, self.inputs, self._note)
         if found is None:
             return
         tensors, facts = found
@@ -211,6 +212,7 @@ class _Run:
         compute = self.stepper.compute
         compute.microbatch = facts["microbatch"]
         compute.forwards, compute.backwards = facts["forwards"], facts["backwards"]
+        self.stepper.taught.forwards = facts["taught"]
         self._note(f"going on from step {self.at} of {self.total}")
 
     def _compiles(self) -> bool:
@@ -222,35 +224,9 @@ class _Run:
         work = compiling.gigaflops(_net(self.stepper.shown))
         return compiling.repays(seen * steps, seen * halves, work, self.device.type, compiling.compiler())
 
-    def _write(self, out: Path) -> dict[str, Any]:
-        compute, seconds = self.stepper.compute, self.spent + time.monotonic() - self.begun
-        provenance: dict[str, Any] = {
-            "seconds": round(seconds, 3),
-            "images_per_second": round(self.total * self.recipe.training.batch / max(seconds, 1e-9), 2),
-            "forwards": compute.forwards + self.stepper.taught.forwards,
-            "backwards": compute.backwards,
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor(),
-            "precision": self.precision,
-            "compiled": self.compiled,
-            "microbatch": compute.microbatch,
-            "epochs": self.recipe.training.epochs,
-            "steps": self.total,
-            **{name: self.rows[-1][name] for name in ("loss", "clean", "attacked")},
-        }
-        curves.write(out / curves.FILE, self.rows)
-        kept = self.stepper.core if self.stepper.averaged is None else self.stepper.averaged
-        training = self.recipe.training
-        card = {
-            "key": self.recipe.key,
-            "seed": training.seed,
-            "data": self.data,
-            "versions": {"torch": torch.__version__, "python": platform.python_version()},
-            "training": provenance,
-            "recipe": summary(self.recipe),
-        }
-        tensors = {k.removeprefix("base."): v for k, v in kept.state_dict().items()}
-        weights.save(out, tensors, training.storage, training.noise_storage, card)
-        return provenance
+    @property
+    def _seconds(self) -> float:
+        return self.spent + time.monotonic() - self.begun
 
     def _note(self, message: str) -> None:
         self.options.progress(self.at, self.total, message)
@@ -278,11 +254,13 @@ def _precision(wanted: str, device: torch.device) -> str:
     return wanted
 
 
-def _fingerprint(inputs: Inputs) -> str:
-    """SHA-256 over images, labels and targets, in their order."""
+def _fingerprint(inputs: Inputs, teacher: Classifier | None) -> str:
+    """SHA-256 over images, labels, targets and the teacher's weights, in their order: what a state depends on."""
     digest = hashlib.sha256()
-    for tensor in (inputs.images, inputs.labels, inputs.targets):
-        digest.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
+    taught = [] if teacher is None else list(teacher.state_dict().values())
+    for tensor in (inputs.images, inputs.labels, inputs.targets, *taught):
+        if tensor is not None:
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

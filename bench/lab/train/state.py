@@ -46,8 +46,8 @@ def write(directory: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, An
         shutil.rmtree(old, ignore_errors=True)
 
 
-def read(directory: Path, key: str, data: str, note: Callable[[str], None]) -> State | None:
-    """The newest sound state of this recipe `key` and these `data`; None if there is none.
+def read(directory: Path, key: str, inputs: str, note: Callable[[str], None]) -> State | None:
+    """The newest sound state of this recipe `key` and these `inputs`; None if there is none.
 
     `note` is told of each state that is damaged, or of another training, and passed over.
     """
@@ -61,7 +61,7 @@ def read(directory: Path, key: str, data: str, note: Callable[[str], None]) -> S
             note(f"the saved state {path.name} is damaged ({error}): going back to the one before it")
             passed = True
             continue
-        if (state.facts.get("key"), state.facts.get("data")) != (key, data):
+        if (state.facts.get("key"), state.facts.get("inputs")) != (key, inputs):
             note(f"the saved state {path.name} is of another training: not used")
             continue
         return state

@@ -15,7 +15,7 @@ from bench.errors import UserError, nearest
 from bench.folds import Number
 from bench.plan import Plan, describe
 from bench.recipes import Clean, Fetched
-from bench.report import certificates
+from bench.report import certificates, draw
 from bench.report.render import render
 from bench.report.tables import TableView, tables
 from bench.run import Counts
@@ -101,6 +101,8 @@ def publish(session: Session, only: str | None = None, strong: str = "", made: b
     ):
         if text:
             write(session.folder / name, text.encode())
+    if session.suite.figures:
+        draw.publish(session.suite, session.folder / "figures", session.votes, session.curves, session.pictures)
     shown = [view for view in whole if only in (None, view.name)]
     return Report(session, shown, session.folder)
 

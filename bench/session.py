@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.device import gpus
+from bench.disk import writing
 from bench.errors import UserError, nearest
 from bench.plan import Plan, everything, plan
 from bench.reading import load, scales
-from bench.recipes import Examples, Outcomes, Work
+from bench.recipes import Examples, Outcomes, Weights, Work
 from bench.report.figures import needed
 from bench.store import Damaged, Record, Store
 from bench.suite import Suite
@@ -64,6 +69,36 @@ class Session:
         except (Damaged, ValueError) as error:
             self.store.faults.append(f"{record.path}: {error}")
             return None
+
+    def curves(self, recipe: Weights) -> bytes | None:
+        """The training curves (a Parquet file) of weights that are here."""
+        record = self.store.find(recipe)
+        if record is None or "curves.parquet" not in record.manifest["files"]:
+            return None
+        try:
+            return record.read("curves.parquet")
+        except Damaged as error:
+            self.store.faults.append(str(error))
+            return None
+
+    def pictures(self, outcomes: Outcomes, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """The first images of a record (n, 3, h, w) before and after its attack, if the examples are here.
+
+        Kept beside the work in progress, so that a finished run need not load torch for them.
+        """
+        kept = self.store.scratch / "pictures" / f"{outcomes.key[:24]}-{count}.npz"
+        if kept.exists():
+            with contextlib.suppress(OSError, ValueError, KeyError), np.load(kept, allow_pickle=False) as file:
+                return file["before"], file["after"]
+        if self.store.find(outcomes.examples) is None:
+            return None
+        from bench.lab.work import Lab
+
+        before, after = Lab(replace(self.settings, device="cpu")).pictures(outcomes, count)
+        with writing(kept):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(kept, before=before, after=after)
+        return before, after
 
     def manifest(self, recipe: Work) -> dict[str, Any] | None:
         record = self.store.find(recipe)

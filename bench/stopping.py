@@ -30,7 +30,7 @@ HOW = ("open", "curtailed", "majority", "pairs", "e-process", "betting")
 METHODS = ("default", "curtailed", "e-process")
 
 _BETS = np.array([0.12, 0.25, 0.45, 0.7, 0.97])  # fractions of the largest safe bet
-_EXACT_UP_TO = 2048  # draws, to keep the tables of the exact boundaries quick to make
+_EXACT_FROM, _EXACT_UP_TO = 4, 2048  # draws, to keep the tables of the exact boundaries quick to make
 _PAIRED_CLASSES = 16  # up to which the soft rule tests every pair: its state grows with the square
 
 
@@ -53,7 +53,7 @@ def decide(counts: Ints, drawn: int, total: int, alpha: float = 1e-3, method: st
     """
     counts = _checked(counts, drawn, total, alpha)
     stops = [curtailed(counts, drawn, total)]
-    if method == "default" and total <= _EXACT_UP_TO:
+    if method == "default" and _EXACT_FROM <= total <= _EXACT_UP_TO:
         stops += [_majority(counts, drawn, total, alpha), _pairs(counts, drawn, total, alpha)]
     elif method in ("default", "e-process"):
         stops += [e_process(counts, drawn, total, alpha)]

@@ -1,4 +1,4 @@
-"""Cost and errors of stopping a 512-draw vote, in full: prints the table; ten minutes, most of it the bound at 512 draws."""
+"""Cost and errors of stopping a 512-draw vote, in full: prints the tables; ten minutes, most for the bound at 512."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def test_tables_of_512_are_quick_and_hold_for_every_size_of_pair() -> None:
     assert (alone * rivals <= 1e-3).all()
 
 
-@pytest.mark.parametrize(("total", "alpha", "classes"), [(128, 1e-3, 10), (200, 1e-4, 10), (128, 0.05, 100), (512, 1e-3, 10)])
+@pytest.mark.parametrize(
+    ("total", "alpha", "classes"), [(128, 1e-3, 10), (200, 1e-4, 10), (128, 0.05, 100), (512, 1e-3, 10)]
+)
 def test_bound_over_all_populations(total: int, alpha: float, classes: int) -> None:
     bound = worst_case(total, alpha, classes)
     print(f"\n{total} draws, {classes} classes: at most {bound:.3g} wrong at alpha {alpha}")

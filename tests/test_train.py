@@ -43,9 +43,15 @@ TRAINING = Training(
 )  # fmt: skip
 
 
+def centres(n: int = 96) -> Images:
+    """The middle 16 x 16 pixels of the first test images: photographs still, at a quarter of the work."""
+    found = load("cifar10", "test").take(slice(0, n))
+    return found._replace(images=np.ascontiguousarray(found.images[:, 8:24, 8:24]))
+
+
 @pytest.fixture(scope="module")
 def photos() -> Images:
-    return load("cifar10", "test").take(slice(0, 96))
+    return centres()
 
 
 @pytest.fixture(autouse=True)

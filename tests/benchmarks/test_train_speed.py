@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.lab import weights
-from bench.lab.data import load
 from bench.lab.train.compiling import compiler
 from bench.lab.train.loop import _compile
 from bench.lab.train.step import Stepper
@@ -22,7 +21,7 @@ from bench.recipes import PGD, Network, Noise, Optimiser, Trained, Training
 from models.classifier import Classifier
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_train import EVERYTHING, SMALL, kill_at, run, same_weights
+from test_train import EVERYTHING, SMALL, centres, kill_at, run, same_weights
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -94,7 +93,7 @@ def test_an_adversarial_training_step_is_faster_than_the_textbooks() -> None:
 
 
 def test_ten_kills_leave_the_same_weights(tmp_path: Path) -> None:
-    photos = load("cifar10", "test").take(slice(0, 96))
+    photos = centres()
     recipe = Trained(network=SMALL, noise=Noise(), training=EVERYTHING.model_copy(update={"epochs": 10}))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

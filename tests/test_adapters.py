@@ -83,6 +83,15 @@ def test_robustbench_loads_a_file_in_place_through_its_own_loader(name: str, tmp
     assert "autoattack" not in sys.modules and "pkg_resources" not in sys.modules  # lent, and taken away
 
 
+def test_the_suite_names_models_that_robustbench_has() -> None:
+    from bench.reading import load
+
+    suite = load(Path(__file__).parents[1] / "suites" / "robustbench.toml", "full")
+    with robustbench.imported() as utils:
+        zoo = utils.all_models[utils.BenchmarkDataset("cifar10")][utils.ThreatModel("Linf")]
+    assert {weights.name for weights in suite.weights.values()} <= set(zoo)
+
+
 def test_robustbench_reads_a_file_from_anywhere_and_checks_its_hash(tmp_path: Path) -> None:
     name = "Addepalli2021Towards_RN18"
     fabricate(name, tmp_path / "mine.pt")

@@ -179,3 +179,14 @@ def test_the_shipped_file_is_the_one_that_was_fetched() -> None:
 def test_it_needs_no_torch() -> None:
     code = "import sys, bench.baselines as b; b.compare([]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_the_suite_of_robustbench_cites_the_shipped_leaderboard() -> None:
+    path = Path(__file__).parents[1] / "suites" / "robustbench.toml"
+    for scale in ("full", "quick"):
+        suite = load(path, scale)
+        table = suite.tables["robustbench"]
+        for row, cited in zip(table.rows, table.paper, strict=True):
+            entry = leaderboard().named(suite.models[row.target].label)
+            assert entry is not None and suite.models[row.target].weights.name == entry.id  # type: ignore[union-attr]
+            assert cited == (round(100 * entry.clean, 2), "", round(100 * entry.autoattack, 2))

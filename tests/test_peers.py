@@ -182,6 +182,7 @@ def test_effective_says_what_runs() -> None:
     assert [part["steps"] for part in plain["attacks"][:3]] == [100, 100, 100]
     assert peers.effective(peer("torchattacks", "APGD"))["steps"] == 100
     assert peers.effective(peer("torchattacks", "APGD", arguments={"steps": 7}))["steps"] == 7
+    assert peers.effective(peer("torchattacks", "PGD", arguments={"alpha": "2/255"}))["alpha"] == 2 / 255
     standard = peers.effective(peer("autoattack", "standard"))
     assert standard["attacks"] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert (standard["apgd"]["n_iter"], standard["apgd"]["n_restarts"], standard["square"]["n_queries"]) == (
@@ -372,3 +373,16 @@ def test_mistakes_in_the_declaration_are_told(attack, words) -> None:
     images, labels = batch()
     with pytest.raises(UserError, match=words.replace("(", r"\(")):
         peers.craft(attack, Linear(0.0), images, labels, STREAMS, compute())
+
+
+@pytest.mark.parametrize("scale", ["full", "quick"])
+def test_the_suite_of_peers_declares_ten_families_that_can_be_built(scale) -> None:
+    from bench.reading import load
+
+    suite = load(Path(__file__).parents[1] / "suites" / "peers.toml", scale)
+    attacks = [attack for attack in suite.attacks.values() if isinstance(attack, Peer)]
+    names = {attack.name for attack in attacks if attack.kind == "torchattacks"}
+    assert len(names) == 10 and suite.images("test").stop == 200
+    for attack in attacks:
+        effective = peers.effective(attack)
+        assert effective["eps" if "eps" in effective else "attack"] in (float(attack.eps), "CW")

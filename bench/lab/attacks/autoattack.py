@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.errors import UserError, nearest
-from bench.lab.attacks.peers import Answer, Drawn, name_of
+from bench.lab.attacks.peers import Answer, Drawn, arguments_of, name_of
 from bench.recipes import Peer
 
 VERSIONS = ("standard", "plus", "rand", "custom")
@@ -63,7 +63,7 @@ def build(attack: Peer, model: nn.Module, classes: int, device: Any, seed: int) 
     """The library's AutoAttack; UserError for an unknown version, attack, part or setting."""
     from pyautoattack import AutoAttack
 
-    where, given = name_of(attack), dict(attack.arguments)
+    where, given = name_of(attack), arguments_of(attack)
     if attack.name not in VERSIONS:
         raise UserError(where, "AutoAttack has no such version", nearest(attack.name, VERSIONS))
     attacks = given.pop("attacks", None)

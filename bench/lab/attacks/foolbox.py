@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from bench.errors import UserError, nearest
-from bench.lab.attacks.peers import Answer, Drawn, name_of
+from bench.lab.attacks.peers import Answer, Drawn, arguments_of, name_of
 from bench.recipes import Peer
 
 NORMS = {"Linf": float("inf"), "L2": 2, "L1": 1}
@@ -49,7 +49,7 @@ def build(attack: Peer) -> Any:
     for name in attack.arguments:
         if name not in arguments:
             raise UserError(f"{where}: {name}", "it has no such argument", nearest(name, arguments))
-    made = kind(**attack.arguments)
+    made = kind(**arguments_of(attack))
     p = getattr(getattr(made, "distance", None), "p", None)
     if p is not None and p != NORMS[attack.norm]:
         fix = next((f'set norm = "{name}"' for name, value in NORMS.items() if value == p), "choose another attack")

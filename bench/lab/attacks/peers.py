@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import io
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -104,9 +105,25 @@ def effective(attack: Peer, classes: int = 10) -> dict[str, Any]:
 
             return foolbox.effective(attack)
         case "python":
-            return {"attack": attack.name, "eps": float(attack.eps), "norm": attack.norm, **attack.arguments}
+            return {"attack": attack.name, "eps": float(attack.eps), "norm": attack.norm, **arguments_of(attack)}
         case _:
             assert_never(attack.kind)
+
+
+def arguments_of(attack: Peer) -> dict[str, Any]:
+    """The declared arguments, fractions such as "2/255" as numbers: a copy, which a library may change."""
+
+    def value(item: Any) -> Any:
+        match item:
+            case dict():
+                return {name: value(entry) for name, entry in item.items()}
+            case str() if re.fullmatch(r"\d+(\.\d+)?/\d*[1-9]\d*", item):
+                top, _, bottom = item.partition("/")
+                return float(top) / int(bottom)
+            case _:
+                return item
+
+    return {name: value(item) for name, item in attack.arguments.items()}
 
 
 def name_of(attack: Peer) -> str:
@@ -213,7 +230,7 @@ def _run(attack: Peer, model: Drawn, images: Tensor, labels: Tensor, seed: int) 
 
             return foolbox.run(attack, model, images, labels)
         case "python":
-            return Answer(_named(attack)(**attack.arguments)(model, images, labels, float(attack.eps)))
+            return Answer(_named(attack)(**arguments_of(attack))(model, images, labels, float(attack.eps)))
         case _:
             assert_never(attack.kind)
 

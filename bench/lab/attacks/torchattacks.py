@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.errors import UserError, nearest
-from bench.lab.attacks.peers import Answer, Drawn, name_of
+from bench.lab.attacks.peers import Answer, Drawn, arguments_of, name_of
 from bench.recipes import Peer
 
 # Their papers' 100 steps, where the library has 10 by default: with those they are other, weaker attacks.
@@ -43,7 +43,7 @@ def build(attack: Peer, model: nn.Module, classes: int, seed: int) -> Any:
 
     eps and norm are the recipe's; `n_classes` is the model's and `seed` ours unless declared.
     """
-    kind, given, where = _class(attack), dict(attack.arguments), name_of(attack)
+    kind, given, where = _class(attack), arguments_of(attack), name_of(attack)
     known = _parameters(kind)
     for name in (*EPS, "norm", "model"):
         if name in given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from models.classifier import Realisation
+from models.classifier import Classifier, Realisation
 
 Part = TypeVar("Part")
+CACHE = 8_000_000  # bytes of the widest layer that a CPU works on at once
+LEAST = 8  # images, below which the weights' own traffic costs more than the cache saves
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (n, classes) and labels (n,) to a loss for each image (n,)."""
 
@@ -22,6 +25,8 @@ class Compute:
     """Runs realisations in microbatches. `note` is told, once, when memory made them smaller.
 
     Counts forward and backward passes (one pass = one image) for the provenance.
+
+    The precision is "float32" or "bfloat16" (autocast), as the recipe declares it, never a choice made here.
     """
 
     device: torch.device
@@ -48,20 +53,34 @@ class Compute:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (n,), its gradient to the images (n, 3, h, w), and the logits (n, classes), float32."""
 
-        def run(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        def run(start: int, stop: int) -> tuple[Tensor, Tensor]:
             part = torch.arange(start, stop, device=images.device) if rows is None else rows[start:stop]
             leaf = images[start:stop].detach().requires_grad_(True)
             with torch.enable_grad(), self.autocast():
                 logits = realisation(leaf, part).float()
                 value = loss(logits, labels[start:stop])
                 (slope,) = torch.autograd.grad(value.sum(), leaf)
-            return value.detach(), slope, logits.detach()
+            slopes[start:stop] = slope
+            return value.detach(), logits.detach()
 
+        # In the images' own layout, whatever the network's: an attack's arithmetic then meets one layout only.
+        slopes = torch.empty_like(images)
         parts = self._parts(run, len(images))
         self.forwards += len(images)
         self.backwards += len(images)
-        losses, slopes, logits = zip(*parts, strict=True)
-        return torch.cat(losses), torch.cat(slopes), torch.cat(logits)
+        losses, logits = zip(*parts, strict=True)
+        return torch.cat(losses), slopes, torch.cat(logits)
+
+    def suit(self, widest: int) -> None:
+        """Lower the microbatch to what a CPU's cache holds, for a network whose `widest` layer has that many numbers
+        an image; a GPU is left the largest that its memory takes.
+
+        On a CPU the memory of a layer above 32 MB is besides given back and asked for anew at every use. The rule
+        looks at no clock, so that a repeated run computes the same last bits.
+        """
+        if self.device.type == "cpu" and widest > 0:
+            size = 2 if self.precision == "bfloat16" else 4
+            self.microbatch = min(self.microbatch, max(LEAST, CACHE // (widest * size)))
 
     def autocast(self) -> torch.autocast:
         """The precision's autocast context."""
@@ -84,6 +103,42 @@ class Compute:
                 continue
             start = stop
         return parts
+
+
+def laid_out(model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> int:
+    """Put a model's weights in channels_last, which convolutions compute in, and measure it by one image of `shape`.
+
+    Returns the numbers an image has in its widest layer, for `Compute.suit`; 0 if the model cannot take one
+    image. The weights stay as they were in a model whose forward pass asks for another layout (as
+    `view` of a feature map does).
+    """
+    for layout in (torch.channels_last, torch.contiguous_format):
+        model.to(memory_format=layout)
+        # Whatever a stranger's network raises here, it raises again, and is reported, where it is used.
+        with contextlib.suppress(Exception):
+            return widest(model, shape)
+    return 0
+
+
+def widest(model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> int:
+    """The most numbers that any module of `model` puts out for one image of `shape` (channels, height, width)."""
+    most = 0
+
+    def look(module: torch.nn.Module, inputs: object, output: object) -> None:
+        nonlocal most
+        if isinstance(output, Tensor):
+            most = max(most, output.numel())
+
+    place = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    generator = torch.Generator(device=place).manual_seed(0)  # it decides nothing
+    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model.realise((1, *shape), generator)(torch.zeros(1, *shape, device=place))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return most
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from bench.votes import Votes
 from models.classifier import Classifier
 
 PREFIX = 16  # draws from which expected accuracy is computed, whatever the stopping rule does
-BLOCK = 8  # draws between two looks of the stopping rule
+BLOCK = 4  # draws between two looks of the stopping rule
 
 
 @dataclass(frozen=True)

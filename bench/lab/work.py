@@ -19,7 +19,7 @@ from bench.disk import write_part
 from bench.errors import UserError
 from bench.lab import data as datasets
 from bench.lab.attacks import Crafted
-from bench.lab.compute import Compute, pick_device
+from bench.lab.compute import Compute, laid_out, pick_device
 from bench.lab.craft import craft
 from bench.lab.draws import Streams
 from bench.lab.judge import Judged, judge, part
@@ -30,6 +30,7 @@ from bench.store import Damaged, Store
 from bench.tasks import Done, Hooks, Settings, Task, rows
 from bench.votes import Votes, from_parquet, to_parquet
 from models.classifier import Classifier
+from models.noise import Noisy
 from models.smoothing import Smoothed
 
 LIBRARIES = ("torch", "torchvision", "numpy", "torchattacks", "pyautoattack", "foolbox", "robustbench", "timm")
@@ -48,6 +49,7 @@ class Lab:
             torch.set_num_threads(settings.threads)
         self.notes: list[str] = []
         self._models: OrderedDict[str, Classifier] = OrderedDict()
+        self._widest: dict[str, int] = {}
         self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict()
 
     def perform(self, task: Task) -> Done:
@@ -122,9 +124,11 @@ class Lab:
 
         assert recipe.source is not None
         images, labels, _ = self.shard(recipe, shard)
+        source = self.model(recipe.source)
+        compute.suit(self._widest[recipe.source.key])
         made = craft(
             recipe.attack,
-            self.model(recipe.source),
+            source,
             images,
             labels,
             Streams(recipe.seed, shard, self.device),
@@ -141,7 +145,9 @@ class Lab:
         if chosen is not None:
             judged = part(judged, chosen)
         streams = Streams(recipe.seed, shard, self.device)
-        return judge(self.model(recipe.target), judged, recipe.draws, recipe.stopping, streams, compute)
+        target = self.model(recipe.target)
+        compute.suit(self._widest[recipe.target.key])
+        return judge(target, judged, recipe.draws, recipe.stopping, streams, compute)
 
     # -- what they need --------------------------------------------------------------------------
 
@@ -204,6 +210,10 @@ class Lab:
             std = getattr(getattr(classifier, "net", None), "std", None)
             classifier = Smoothed(classifier, float(model.sigma), model.unit, std)
         classifier = classifier.to(self.device).eval().requires_grad_(False)
+        self._widest[model.key] = 0 if self.settings.exact else laid_out(classifier)
+        for module in classifier.modules():
+            if isinstance(module, Noisy):
+                module.settle()
         self._models[model.key] = classifier
         while len(self._models) > KEPT:
             self._models.popitem(last=False)

@@ -124,6 +124,7 @@ def execute(session: Any, wanted: Any, fresh: bool, quiet: bool, engine: str, wo
     refuse_stale(plan.stale)
     if not plan.order:
         return Counts(0, 0, 0)
+    preflight(plan.order)
     device = "cuda" if session.settings.device.startswith("cuda") or gpus() else "cpu"
     rates = Rates(session.store.scratch, device)
     estimate = sum(rates.seconds(recipe) for recipe in plan.order)
@@ -139,6 +140,18 @@ def execute(session: Any, wanted: Any, fresh: bool, quiet: bool, engine: str, wo
         raise
     finally:
         runner.close()
+
+
+def preflight(order: Any) -> None:
+    """Refuse what another library would refuse, before hours of training have been spent on it."""
+    from bench.recipes import Examples, Peer
+
+    peers = {recipe.attack for recipe in order if isinstance(recipe, Examples) and isinstance(recipe.attack, Peer)}
+    if peers:
+        from bench.lab.attacks.peers import effective
+
+        for attack in sorted(peers, key=lambda attack: attack.key):
+            effective(attack)
 
 
 def screen(quiet: bool = False) -> Any:

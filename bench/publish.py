@@ -114,9 +114,12 @@ def show(report: Report, counts: Counts) -> None:
     from bench.report.render import terminal
 
     console = Console()
-    console.print(about(report.session), highlight=False, markup=False)
-    for view in report.views:
-        console.print(terminal(view))
+    if console.is_terminal:
+        console.print(about(report.session), highlight=False, markup=False)
+        for view in report.views:
+            console.print(terminal(view))
+    else:
+        print(render(report.views, "md", report.session.suite.header.title, about(report.session)))
     made = "nothing was missing" if not counts.records else f"{counts.records} records made in {counts.tasks} tasks"
     again = f", {counts.reused} shards found from an earlier run" if counts.reused else ""
     place = _short(report.folder / "tables.md")

@@ -123,8 +123,8 @@ def access(source: Model | None, target: Model, attack: Attack) -> str:
                 details.append("mean softmax")
         case Square(draws=draws):
             return f"scores only ({draws} draws a query)" if source.stochastic else "scores only"
-        case Peer(kind=kind, name=name):
-            details.append(kind if name == "standard" else f"{kind} {name}")
+        case Peer():
+            pass  # the column says which library's attack it is
         case Worst(attacks=several):
             details.append(f"worst of {len(several)}")
     if source.sigma != target.sigma:

@@ -96,7 +96,7 @@ def test_access_is_read_off_the_recipes(suite, views):
     assert access(cni, cni, PGD(eot=8, gradient="mean-softmax")) == "white-box (EoT 8, mean softmax)"
     assert access(cni, student, PGD(eot=16)) == "transfer"
     assert access(cni, cni, Square(draws=20)) == "scores only (20 draws a query)"
-    assert access(student, student, Peer(kind="autoattack")) == "white-box (autoattack)"
+    assert access(student, student, Peer(kind="autoattack")) == "white-box"
     noisy = suite.models["smoothed-sigma20"].model
     assert access(cni, noisy, PGD()) == "white-box (attacked at sigma 0)"
     assert access(None, cni, suite.attacks["clean"]) == ""

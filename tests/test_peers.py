@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bench.errors import UserError
 from bench.lab import data
 from bench.lab.attacks import peers
+from bench.lab.attacks.fence import Drawn
 from bench.lab.compute import Compute
 from bench.lab.craft import craft
 from bench.lab.draws import Streams
@@ -294,7 +295,7 @@ def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_class_that_follows_the_protocol_is_an_attack() -> None:
     source, (images, labels) = Linear(0.0), batch()
     made = craft(here(Sign), source, images, labels, STREAMS, compute())
-    assert torch.allclose(made.images, Sign()(peers.Drawn(source, STREAMS, compute()), images, labels, 0.01))
+    assert torch.allclose(made.images, Sign()(Drawn(source, STREAMS, compute()), images, labels, 0.01))
 
 
 def test_nothing_gets_through_the_fence(capfd) -> None:

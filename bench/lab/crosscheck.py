@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import stats
-from bench.lab.attacks import peers, pgd
+from bench.lab.attacks import pgd
+from bench.lab.attacks.fence import Drawn, fence
 from bench.lab.compute import Compute
 from bench.lab.craft import craft
 from bench.lab.draws import Streams, fenced
@@ -139,8 +140,8 @@ def _foolbox_pgd(
         return None
     made: Any = attacks.LinfPGD(abs_stepsize=float(ours.step), steps=ours.steps, random_start=True)
     made.get_random_start = lambda x0, epsilon: astensor(start)
-    with peers.fence(streams.number("start") % 2**31):
-        model = PyTorchModel(peers.Drawn(source, streams, compute), bounds=(0, 1), device=images.device)
+    with fence(streams.number("start") % 2**31):
+        model = PyTorchModel(Drawn(source, streams, compute), bounds=(0, 1), device=images.device)
         _, crafted, _ = made(model, images.clone(), criteria.Misclassification(labels), epsilons=float(ours.eps))
     result: Tensor = crafted.detach()
     return result

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from bench.errors import UserError, nearest
-from bench.lab.attacks.peers import Answer, Drawn, arguments_of, name_of
+from bench.lab.attacks.fence import Answer, Drawn, arguments_of, name_of
 from bench.recipes import Peer
 
 NORMS = {"Linf": float("inf"), "L2": 2, "L1": 1}

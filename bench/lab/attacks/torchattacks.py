@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.errors import UserError, nearest
-from bench.lab.attacks.peers import Answer, Drawn, arguments_of, name_of
+from bench.lab.attacks.fence import Answer, Drawn, arguments_of, name_of
 from bench.recipes import Peer
 
 # Their papers' 100 steps, where the library has 10 by default: with those they are other, weaker attacks.

@@ -177,6 +177,11 @@ class Lab:
         tensors = load(record.read(f"{shard:05d}.safetensors"))
         return Crafted(tensors["images"], tensors["claimed"], tensors.get("iterates"))
 
+    def pictures(self, recipe: Outcomes, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The first `count` images of shard 0, (n, 3, h, w) in [0, 1], before and after the attack."""
+        before, after = self.shard(recipe.examples, 0)[0], self.judged(recipe, 0).images
+        return before[:count].cpu().numpy(), after[:count].cpu().numpy()
+
     def shard(self, recipe: Examples, shard: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
         """Images (n, 3, h, w) float32 and labels (n,) on the device, and their index in the split."""
         images = self._split(recipe.data)

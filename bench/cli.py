@@ -44,14 +44,17 @@ def main() -> None:
     from bench.errors import Paused, UserError
 
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == 130:  # what some versions of the parser make of an interrupt
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         fail(f"{error.where}: {error.what}" + (f"\n  fix: {error.fix}" if error.fix else ""), 2)
     except Paused as pause:
         print(f"{pause}\nresume with: {command()}", file=sys.stderr)
         sys.exit(0)
     except KeyboardInterrupt:
-        fail(f"interrupted; what was finished is kept\nresume with: {command()}", 130)
+        interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -60,14 +63,19 @@ def main() -> None:
         if hasattr(error, "exit_code") and hasattr(error, "show"):
             error.show()
             sys.exit(2)
-        if type(error).__name__ == "Abort":
-            sys.exit(130)
+        if type(error).__name__ == "Abort":  # and others
+            interrupted()
         raise
 
 
 def command() -> str:
     """The command that was given, to be typed again."""
     return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+
+
+def interrupted() -> NoReturn:
+    """Say that nothing is lost, and how to go on."""
+    fail(f"interrupted; what was finished is kept\nresume with: {command()}", 130)
 
 
 def fail(message: str, code: int) -> NoReturn:

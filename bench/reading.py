@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -136,6 +136,9 @@ class Reader:
         if not isinstance(entries, dict):
             self.mistake((section,), f"write [{section}.name]")
             return {}
+        for name in entries:
+            if not plain_name(name):
+                self.mistake((section, name), "a name is letters, digits, spaces and .-+=@%() and at most 80 of them")
         made = {name: self.named(section, name, (section, name)) for name in entries}
         return {name: recipe for name, recipe in made.items() if recipe is not None}
 
@@ -208,13 +211,24 @@ class Reader:
         if broken or len(self.mistakes) > before:
             return None  # said where the broken part itself stands
         try:
-            return kind(**fields)
+            made = kind(**fields)
+            if isinstance(made, Fetched):
+                self.inside(made, where)
+            return made
         except ValidationError as error:
             for item in error.errors(include_url=False):
                 self.mistake((*where, *item["loc"]), _words(item, kind))
         except TypeError as error:
             self.mistake(where, str(error))
         return None
+
+    def inside(self, weights: Fetched, where: tuple[Any, ...]) -> None:
+        """A suite may come from a stranger: the files that it names lie below the run's own folder."""
+        named = {"file": weights.file} | ({"name": weights.name} if weights.kind == "file" else {})
+        for key, file in named.items():
+            path = PurePath(file or "")
+            if path.is_absolute() or ".." in path.parts or not str(path).isprintable():
+                self.mistake((*where, key), f"{file!r} leads outside the folder of the run (--root); put the file there")
 
     def names(self, parts: dict[str, Any]) -> None:
         """Every name that tables and figures use must stand for something."""
@@ -255,6 +269,11 @@ class Reader:
         key = ".".join(str(part) for part in where)
         line = locate(self.text, where, self.scale)
         self.mistakes.append(f"  {self.path.name}:{line}: {key}: {what}" if line else f"  {key}: {what}")
+
+
+def plain_name(name: str) -> bool:
+    """Whether a name can stand in a claim and name a file: no separators, no brackets, nothing unseen."""
+    return bool(re.fullmatch(r"\w[\w .\-+=@%()]{0,79}", name)) and not name.endswith((".", " "))
 
 
 def _words(item: Any, kind: type[Recipe]) -> str:

@@ -7,13 +7,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench.lab import weights
+from bench.lab.train import Options
 from bench.lab.train.compiling import compiler
 from bench.lab.train.loop import _compile
 from bench.lab.train.step import Stepper
@@ -108,3 +111,17 @@ def test_ten_kills_leave_the_same_weights(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.skipif(not compiler(), reason="needs a C compiler")
+def test_a_compiled_training_is_two_graphs_and_the_same_losses(tmp_path: Path) -> None:
+    """One graph for the model that learns, one for the one attacked: fresh noise compiles nothing anew."""
+    from torch._dynamo.utils import counters
+
+    training = EVERYTHING.model_copy(update={"ema": None, "sigma": Fraction(0)})
+    recipe = Trained(network=SMALL, noise=Noise(), training=training)
+    counters.clear()
+    compiled = run(recipe, centres(), tmp_path / "compiled", options=Options(compile="always"))
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]
+    eager = run(recipe, centres(), tmp_path / "eager", options=Options(compile="never"))
+    assert compiled["loss"] == pytest.approx(eager["loss"], rel=0.02) and compiled["compiled"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,7 @@ class _Run:
         self.recent = torch.zeros(WINDOW, device=device)
         self.sum = torch.zeros((), device=device, dtype=torch.float64)
         self.at, self.rows, self.spent = 0, list[dict[str, Any]](), 0.0
+        self.kept = -1  # the step of the last state on the disk
         self.compiled = self._compiles()
         self.inputs = _fingerprint(inputs, teacher)
         self._restore()
@@ -184,6 +186,8 @@ class _Run:
             self._save()
 
     def _save(self) -> None:
+        if self.kept == self.at:
+            return
         self._look()
         tensors = {**self.stepper.tensors(), "recent": self.recent, "sum": self.sum}
         bad = [k for k, v in tensors.items() if v.is_floating_point() and not bool(v.isfinite().all())]
@@ -197,7 +201,7 @@ class _Run:
             "compiled": self.compiled,
         }  # fmt: skip
         state.write(self.directory, tensors, facts)
-        self.saved = time.monotonic()
+        self.kept, self.saved = self.at, time.monotonic()
 
     def _restore(self) -> None:
         found = state.read(self.directory, self.recipe.key, self.inputs, self._note)
@@ -208,6 +212,7 @@ class _Run:
         self.recent.copy_(tensors["recent"])
         self.sum.copy_(tensors["sum"])
         self.at, self.rows, self.spent = facts["step"], facts["rows"], facts["seconds"]
+        self.kept = self.at
         self.compiled = facts["compiled"]
         compute = self.stepper.compute
         compute.microbatch = facts["microbatch"]
@@ -271,7 +276,10 @@ def _settings(device: torch.device, exact: bool) -> Iterator[None]:
     try:
         if exact:
             torch.use_deterministic_algorithms(True)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=not exact, deterministic=exact):
+        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=not exact, deterministic=exact)
+        with cudnn, warnings.catch_warnings():
+            # Tracing looks at the gradients of noisy weights, which are no leaves and have none.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             yield
     finally:
         torch.use_deterministic_algorithms(before)

@@ -31,6 +31,7 @@ from bench.votes import Votes
 
 Lookup = Callable[[Outcomes], Votes | None]
 POWER = 0.8
+MANY = 1e8  # images that nobody has
 
 
 class Reference(NamedTuple):
@@ -157,13 +158,14 @@ def test(suite: Suite, comparison: Comparison, lookup: Lookup, where: str) -> Pa
     right = [correct(votes, kind)[at] for (_, votes, kind), at in zip(found, chosen, strict=True)]
     factors = [factor for factor, _, _ in found]
     each = np.sum([factor * one for factor, one in zip(factors, right, strict=True)], axis=0) + comparison.constant
+    effect = round(float(each.mean()), 12)  # what sums of decimals leave over is no effect
     shared = sum(factor**2 * shared_variance(votes) for factor, votes, kind in found if kind == "expected")
     low, high, p = interval(each, shared, level)
     kinds = {kind for _, _, kind in found}
     if sorted(factors) == [-1.0, 1.0] and comparison.constant == 0 and "expected" not in kinds:
         p = mcnemar(right[0] > 0, right[1] > 0).difference.p
     more = more_images(each, shared, 1 - (1 - level) / max(1, len(suite.claims)))
-    return Part(text, float(each.mean()), low, high, float(p), n, more)
+    return Part(text, effect, low, high, float(p), n, more)
 
 
 def interval(each: Floats, shared: float, level: float) -> tuple[float, float, float]:
@@ -187,10 +189,8 @@ def more_images(each: Floats, shared: float, level: float) -> int | None:
     """
     mean, n = abs(float(each.mean())), len(each)
     spread = float(each.var(ddof=1)) + shared * n
-    if mean == 0 or spread == 0:
-        return None
-    wanted = spread * float((ndtri((1 + level) / 2) + ndtri(POWER)) / mean) ** 2
-    return max(1, int(np.ceil(wanted)) - n)
+    wanted = spread * float((ndtri((1 + level) / 2) + ndtri(POWER)) / max(mean, 1e-12)) ** 2
+    return max(1, int(np.ceil(wanted)) - n) if 0 < wanted < MANY else None
 
 
 # -- reading -----------------------------------------------------------------------------------
@@ -332,13 +332,13 @@ def sentence(verdict: Verdict) -> str:
         return f"{verdict.verdict}: {part.why}"
     said = (
         f"{verdict.verdict}: {100 * part.effect:+.2f} points [{100 * part.low:+.2f}, {100 * part.high:+.2f}] "
-        f"over {part.n:,} images, p = {probability(verdict.p)}, {probability(verdict.adjusted)} after Holm"
+        f"over {part.n:,} images, p {probability(verdict.p)}, after Holm {probability(verdict.adjusted)}"
     )
     return said + (f"; about {verdict.more:,} more images would decide" if verdict.more else "")
 
 
 def probability(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+    return "< 0.0001" if p < 1e-4 else f"= {p:.4f}"
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
@@ -353,6 +353,6 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         between = "—" if part.why else f"{100 * part.low:+.2f} to {100 * part.high:+.2f}"
         more = part.why or (f"about {verdict.more:,} more images" if verdict.more else part.text)
         words = (f"{verdict.claim.id}: {verdict.claim.text}", verdict.verdict, effect, between)
-        row = [*map(gfm, words), gfm(probability(verdict.adjusted)), f"{part.n:,}", gfm(more)]
+        row = [*map(gfm, words), gfm(probability(verdict.adjusted).removeprefix("= ")), f"{part.n:,}", gfm(more)]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"

@@ -95,7 +95,7 @@ def tables(
             [*remarks(suite, cell, number, manifests.get(cell.outcomes), here), *_warned(warn, cell)]
             for cell, number in zip(cells, numbers, strict=True)
         ]
-        for at, remark in suspicions(cells, numbers, votes):
+        for at, remark in dict.fromkeys(suspicions(cells, numbers, votes)):
             said[at].append(remark)
         views.append(_view(suite, name, cells, numbers, said, votes, manifests))
     return views

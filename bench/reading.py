@@ -228,7 +228,7 @@ class Reader:
         for key, file in named.items():
             path = PurePath(file or "")
             if path.is_absolute() or ".." in path.parts or not str(path).isprintable():
-                self.mistake((*where, key), f"{file!r} leads outside the folder of the run (--root); put the file there")
+                self.mistake((*where, key), f"{file!r} leads outside the folder of the run (--root)")
 
     def names(self, parts: dict[str, Any]) -> None:
         """Every name that tables and figures use must stand for something."""

@@ -33,7 +33,9 @@ class Browser:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.driver = subprocess.Popen(
+            ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self.base = f"http://127.0.0.1:{port}"
         flags = [*FLAGS, f"--user-data-dir={profile}"]
         options = {"goog:chromeOptions": {"binary": shutil.which("chromium"), "args": flags}, "browserName": "chrome"}
@@ -89,9 +91,13 @@ class Browser:
 
     def look(self, width: int, height: int, dark: bool = False) -> None:
         """Be a window of this size, a phone's if it is narrow, in the light or the dark."""
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.command("Emulation.setEmulatedMedia", features=[*scheme, {"name": "prefers-reduced-motion", "value": "reduce"}])
+        self.command(
+            "Emulation.setEmulatedMedia", features=[*scheme, {"name": "prefers-reduced-motion", "value": "reduce"}]
+        )
 
     def shot(self) -> bytes:
         """A PNG of what is seen."""

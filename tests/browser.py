@@ -18,7 +18,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name for a reference to an element
-KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Space": "\ue00d"}
+KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Space": "\ue00d", "Up": "\ue013", "Down": "\ue015"}
 
 
 def found() -> bool:

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.reading import load
 from bench.recipes import Clean, Outcomes
+from bench.suite import Suite
 from bench.tasks import images_in
 from bench.votes import Votes
 
 PREFIX = 16
+SUITE = Path(__file__).parent.parent / "suites" / "paper.toml"
+
+
+def pinned(scale: str) -> Suite:
+    """The paper's suite with its three tables, of a size that changes of its scales cannot change.
+
+    quick: 300 images in shards of 100, 8 draws, votes of 32; full: 10,000, 500, 16 and 512.
+    """
+    images, few, shard, draws, samples = {"quick": (300, 100, 100, 8, 32), "full": (None, 1000, 500, 16, 512)}[scale]
+    suite = load(SUITE, scale)
+    data = {
+        name: suite.datasets[name].model_copy(update={"stop": n}) for name, n in (("test", images), ("subset", few))
+    }
+    models = {
+        name: entry.model_copy(update={"draws": draws, "samples": samples, "stopping": "fixed"})
+        for name, entry in suite.models.items()
+    }
+    return suite._replace(
+        tables={name: suite.tables[name] for name in ("table1", "table2", "table3")},
+        datasets=suite.datasets | data,
+        models=models,
+        protocol=suite.protocol.model_copy(update={"shard": shard, "precision": "float32"}),
+    )
 
 
 def labels_of(index: NDArray[np.int64], classes: int = 10) -> NDArray[np.uint16]:

@@ -1,12 +1,10 @@
 """Claims: read safely, tested honestly, and wrong only as often as declared."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_votes import honest, votes_from
+from made_votes import SUITE, honest, pinned, votes_from
 
 from bench import claims, stats
 from bench.claims import parse
@@ -14,12 +12,10 @@ from bench.errors import UserError
 from bench.grammar import Claim
 from bench.reading import load
 
-SUITE = Path(__file__).parent.parent / "suites" / "paper.toml"
-
 
 @pytest.fixture(scope="module")
 def suite():
-    return load(SUITE, "quick")
+    return pinned("quick")
 
 
 def with_claims(suite, *texts):

@@ -3,28 +3,24 @@
 import io
 import xml.etree.ElementTree as ElementTree
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_votes import honest
+from made_votes import honest, pinned
 from PIL import Image
 
 from bench.errors import UserError
 from bench.folds import fold
 from bench.grammar import Figure
-from bench.reading import load
 from bench.recipes import PGD
 from bench.report import draw, figures
-
-SUITE = Path(__file__).parent.parent / "suites" / "paper.toml"
 
 
 @pytest.fixture(scope="module")
 def suite():
-    return load(SUITE, "quick")
+    return pinned("quick")
 
 
 @pytest.fixture(scope="module")

@@ -4,35 +4,26 @@ import csv
 import io
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_votes import honest
+from made_votes import honest, pinned
 from markdown_it import MarkdownIt
 from rich.console import Console
 
 from bench.folds import Missing, Number
-from bench.reading import load
 from bench.recipes import PGD, Peer, Square
 from bench.report.render import gfm, letter, plain, records, render, terminal, tex
 from bench.report.tables import access, tables
 
-SUITE = Path(__file__).parent.parent / "suites" / "paper.toml"
 ABOUT = {"provenance": {"device": "a laptop", "versions": {"torch": "2.9"}}}
-
-
-def papers(scale):
-    """The suite with the paper's three tables."""
-    suite = load(SUITE, scale)
-    return suite._replace(tables={name: suite.tables[name] for name in ("table1", "table2", "table3")})
 
 
 @pytest.fixture(scope="module")
 def suite():
-    return papers("quick")
+    return pinned("quick")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +95,7 @@ def test_access_is_read_off_the_recipes(suite, views):
 
 def test_a_subset_is_called_one(suite, views):
     assert all(any("300 of the 10,000 test images" in text for text in view.notes) for view in views)
-    whole = papers("full")
+    whole = pinned("full")
     cell = next(whole.cells("table1"))
     (view,) = tables(whole, {cell.outcomes: honest(cell.outcomes, 0.5)}.get, lambda outcomes: ABOUT, only="table1")
     assert not any("subset" in text for text in (*view.notes, *view.legend))

@@ -46,8 +46,12 @@ def gradients(attack: object) -> tuple[float, float]:
             parts = [gradients(inner) for inner in attack.attacks]
             return sum(p[0] for p in parts) + attack.selection * len(parts), sum(p[1] for p in parts)
         case Peer():
-            steps = attack.arguments.get("steps", attack.arguments.get("n_iter", 100))
-            return 10.0, float(steps if isinstance(steps, int) else 100)
+            # a guess for attacks that do not say; AutoAttack's are 100 steps, 9 targets, 5,000 queries
+            whole = {"standard": (3000.0, 1000.0), "plus": (4000.0, 2000.0), "rand": (100.0, 4000.0)}
+            if attack.kind == "autoattack" and attack.name in whole:
+                return whole[attack.name]
+            steps = attack.arguments.get("steps", 1 if attack.name == "FGSM" else 20)
+            return 10.0, float(steps if isinstance(steps, int) else 20)
         case _:
             return 0.0, 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -25,7 +26,7 @@ from bench.lab.draws import Streams
 from bench.lab.judge import Judged, judge, part
 from bench.lab.weights import build
 from bench.lab.weights import load as load_weights
-from bench.recipes import Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Trained, targets_of
+from bench.recipes import Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Peer, Trained, targets_of
 from bench.store import Damaged, Store
 from bench.tasks import Done, Hooks, Settings, Task, rows
 from bench.votes import Votes, from_parquet, to_parquet
@@ -65,7 +66,7 @@ class Lab:
                 about = describe(recipe, task.folder, self.store.root, self.settings.download)
             case Examples() as recipe:
                 write_part(task.folder / f"{task.shard:05d}", self.craft(recipe, _number(task.shard), compute))
-                about = {}
+                about = self.attack(recipe)
             case Outcomes() as recipe:
                 votes = self.judge(recipe, _number(task.shard), compute)
                 write_part(task.folder / f"{task.shard:05d}", to_parquet(votes))
@@ -138,6 +139,14 @@ class Lab:
         if made.iterates is not None:
             tensors["iterates"] = made.iterates
         return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+
+    def attack(self, recipe: Examples) -> dict[str, Any]:
+        """For another library's attack, the configuration that really ran."""
+        if not isinstance(recipe.attack, Peer) or recipe.source is None:
+            return {}
+        from bench.lab.attacks.peers import effective
+
+        return {"attack": effective(recipe.attack, self.model(recipe.source).classes)}
 
     def judge(self, recipe: Outcomes, shard: int, compute: Compute, chosen: NDArray[np.int64] | None = None) -> Votes:
         """The votes on one shard, or on the chosen rows of it."""
@@ -255,7 +264,7 @@ class Lab:
             except PackageNotFoundError:
                 continue
         cuda = self.device.type == "cuda"
-        device = torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine()
+        device = torch.cuda.get_device_name(self.device) if cuda else processor()
         return {
             "device": device,
             "device_type": self.device.type,
@@ -264,6 +273,16 @@ class Lab:
             "python": platform.python_version(),
             "versions": versions,
         }
+
+
+def processor() -> str:
+    """The CPU's name as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def _number(shard: int | None) -> int:

@@ -170,7 +170,7 @@ class Figure(Recipe):
 
 
 class Claim(Recipe):
-    """A sentence of the paper as an expression over cells (bench/claims.py), such as
+    """A sentence of the paper as an expression over cells (bench/expressions.py), such as
     "table1[kd-vote, clean] > table1[smoothed-vote, clean]"."""
 
     id: str

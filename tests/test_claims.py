@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from made_votes import SUITE, honest, pinned, votes_from
 
 from bench import claims, stats
-from bench.claims import parse
 from bench.errors import UserError
+from bench.expressions import parse, resolve
 from bench.grammar import Claim
 from bench.reading import load
 
@@ -44,7 +44,7 @@ def test_the_papers_claims_name_cells_that_exist(scale):
     for claim in suite.claims:
         for part in parse(claim.holds):
             for _, reference in part.terms:
-                outcomes, kind = claims.resolve(suite, reference, claim.id)
+                outcomes, kind = resolve(suite, reference, claim.id)
                 assert kind == ("accuracy" if not outcomes.target.stochastic else kind) != ""
 
 
@@ -103,7 +103,7 @@ def test_a_wrong_name_is_answered_with_the_right_one(suite, text, hint):
 
 def test_a_row_without_source_means_the_models_own_attack(suite):
     (part,) = parse("table3[cni, pgd10] > 0")
-    outcomes, _ = claims.resolve(suite, part.terms[0][1], "x")
+    outcomes, _ = resolve(suite, part.terms[0][1], "x")
     assert outcomes.examples.source == outcomes.target
 
 
@@ -143,7 +143,7 @@ def test_two_labels_without_a_constant_are_tested_by_mcnemar(suite):
     text = "table2[kd-at-vote, clean] > table2[kd-at-vote, pgd10]"
     made = {}
     for accuracy, (_, reference) in zip((0.7, 0.66), parse(text)[0].terms, strict=True):
-        outcomes, _ = claims.resolve(suite, reference, "x")
+        outcomes, _ = resolve(suite, reference, "x")
         made[outcomes.key] = honest(outcomes, accuracy)
     a, b = ((votes.counts.argmax(1) == votes.labels) for votes in made.values())
     (verdict,) = claims.claims(with_claims(suite, text), lambda outcomes: made[outcomes.key])

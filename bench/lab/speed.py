@@ -83,7 +83,7 @@ def speed(
     return measure(subjects(model, root, place), place, sizes, note)
 
 
-def subjects(model: str, root: Path, device: torch.device) -> Subjects:
+def subjects(model: str, root: Path | None, device: torch.device) -> Subjects:
     """The models called `model`, as `speed` explains it."""
     if model == "resnet18":
         from models.adapters import autoattack_example
@@ -98,13 +98,16 @@ def subjects(model: str, root: Path, device: torch.device) -> Subjects:
             raise UserError("--model", f"there is no {model}", "a depth is 6 n + 4, as in wrn-28-4") from None
         recipe: Trained | Distilled = Trained(network=network, noise=Noise())
         return of(f"WRN-{match[1]}-{match[2]}, untrained", weights.build(recipe), False, device)
-    folder = root / model
+    folder = (root or Path()) / model
     if not (folder / weights.CARD).is_file():
         fix = "write wrn-28-4, resnet18, or a folder with model.toml"
         raise UserError("--model", f"{model!r} is no model and no folder of weights", fix)
-    found = parse(tomllib.loads((folder / weights.CARD).read_text(encoding="utf-8")).get("recipe"))
-    if not isinstance(found, Trained | Distilled):
-        raise UserError(str(folder / weights.CARD), "it does not say how these weights were made", "fetch them anew")
+    try:
+        found = parse(tomllib.loads((folder / weights.CARD).read_text(encoding="utf-8")).get("recipe"))
+    except ValueError as error:  # a broken TOML's too
+        what = f"it does not say how these weights were made: {error}"
+        raise UserError(str(folder / weights.CARD), what, "fetch or make them anew") from None
+    assert isinstance(found, Trained | Distilled)
     return of(folder.name, weights.build(found, weights.load(folder)), True, device)
 
 
@@ -132,7 +135,7 @@ def measure(
 ) -> dict[str, Any]:
     """As `speed`, of models that are at hand."""
     begun, load = time.perf_counter(), os.getloadavg()[0]
-    images, labels = _images(4096 if device.type == "cuda" else 1024, device)
+    images, labels = images_of(4096 if device.type == "cuda" else 1024, device)
     limits = _limits(models.plain, device, images)
     sizes = sizes or adapted(limits["float32"][1], device)
     table = [run() for run in _cases(models, device, sizes, images, labels, note)]
@@ -240,7 +243,8 @@ def _peak(device: torch.device, precision: str) -> float:
     return 2 * n**3 / min(took) / 1e9
 
 
-def _images(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def images_of(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The first n test images (n, 3, 32, 32) of the fixed shuffle and their labels (n,), on the device."""
     test = data.load()
     chosen = test.take(data.shuffle(len(test.images), 0)[:n])
     return data.as_tensor(chosen.images).to(device), torch.from_numpy(chosen.labels).to(device)

@@ -148,7 +148,7 @@ class Reader:
         if (section, name) in DEFAULTS and isinstance(entries, dict) and name not in entries:
             return DEFAULTS[section, name]
         if not isinstance(entries, dict) or name not in entries:
-            self.mistake(where, f"no [{section}.{name}] in this file; {nearest(name, entries)}".rstrip("; "))
+            self.mistake(where, f"no [{section}.{name}] in this file; {self.near(section, name)}".rstrip("; "))
             return None
         if (section, name) not in self.done:
             label = f"{section}.{name}"
@@ -160,6 +160,10 @@ class Reader:
             self.done[section, name] = self.build(section, entries[name], (section, name))
             self.open.pop()
         return self.done[section, name]
+
+    def near(self, section: str, name: str) -> str:
+        entries = self.raw.get(section, {})
+        return nearest(name, entries if isinstance(entries, dict) else ())
 
     def build(self, section: str, value: Any, where: tuple[Any, ...]) -> Recipe | None:
         if isinstance(value, str):
@@ -235,7 +239,7 @@ class Reader:
 
         def check(section: str, name: str | None, where: tuple[Any, ...]) -> None:
             if name is not None and name not in parts[section] and name not in self.raw.get(section, {}):
-                self.mistake(where, f"no [{section}.{name}] in this file; {nearest(name, self.raw.get(section, {}))}")
+                self.mistake(where, f"no [{section}.{name}] in this file; {self.near(section, name)}")
 
         for name, entry in parts["models"].items():
             if entry.certify:

@@ -104,10 +104,11 @@ def subjects(model: str, root: Path | None, device: torch.device) -> Subjects:
         raise UserError("--model", f"{model!r} is no model and no folder of weights", fix)
     try:
         found = parse(tomllib.loads((folder / weights.CARD).read_text(encoding="utf-8")).get("recipe"))
+        if not isinstance(found, Trained | Distilled):
+            raise ValueError("not weights of ours")
     except ValueError as error:  # a broken TOML's too
         what = f"it does not say how these weights were made: {error}"
         raise UserError(str(folder / weights.CARD), what, "fetch or make them anew") from None
-    assert isinstance(found, Trained | Distilled)
     return of(folder.name, weights.build(found, weights.load(folder)), True, device)
 
 

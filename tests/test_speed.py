@@ -16,7 +16,8 @@ from bench.lab.growth import growth, slope
 from bench.lab.race import bare, race
 from bench.lab.rivals import Way, looped, pgd, rivals, seen
 from bench.recipes import PGD, Network, Noise, Trained, summary
-from bench.report.speed import markdown, text
+from bench.report.draw import files
+from bench.report.speed import drawn, markdown, text
 from models.classifier import Plain
 
 TINY = speed.Sizes(clean=16, images=6, eot_images=4, eot=2, vote_images=6, draws=24, rounds=2, vote_rounds=1)
@@ -156,3 +157,14 @@ def test_costs_grow_in_straight_lines():
         assert len(x) == len(seconds) == 3 and min(seconds) > 0, name
         assert 0.3 < slope(x, seconds) < 1.8, name
     assert slope([1, 2, 4], [3, 6, 12]) == pytest.approx(1) and slope([1, 2, 4], [1, 4, 16]) == pytest.approx(2)
+
+
+def test_growth_is_drawn_the_same_every_time():
+    curves = {"images": ([1.0, 2.0, 4.0], [1.0, 2.0, 4.1]), "width": ([1.0, 2.0], [1.0, 4.0])}
+    svg, png = files(lambda: drawn(curves))
+    assert (svg, png) == files(lambda: drawn(curves)) and svg.count(b"<svg") == 1 and png[:4] == b"\x89PNG"
+    figure = drawn(curves)
+    points = [axes.lines[1].get_xydata().tolist() for axes in figure.axes]
+    assert points == [[[1, 1], [2, 2], [4, 4.1]], [[1, 1], [2, 4]]]
+    straight, parabola = (axes.lines[0].get_xydata() for axes in figure.axes)
+    assert straight[20].tolist() == pytest.approx([2, 2.05]) and parabola[20].tolist() == pytest.approx([1, 1])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Cells = list[list[str]]
+Curve = tuple[list[float], list[float]]
 HEAD = ["", "images/s", "times as fast as", "accuracy (95 %)", "of the limit", "of the best", ""]
 
 
@@ -78,3 +82,23 @@ def _rows(case: Mapping[str, Any], trained: bool) -> Cells:
             ]
         )
     return rows
+
+
+def drawn(curves: Mapping[str, Curve]) -> Figure:
+    """Seconds against what was varied, one panel each, with the straight line through its last point and the origin.
+
+    By width it is the parabola: a layer's work grows with the square of its channels.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.1 * len(curves), 2.2), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for panel, (name, (x, seconds)) in zip(panels, curves.items(), strict=True):
+        power = 2 if name == "width" else 1
+        line = [i / 40 * max(x) for i in range(41)]
+        grey = [seconds[-1] * (value / x[-1]) ** power for value in line]
+        panel.plot(line, grey, color="0.7", linewidth=1, marker="")
+        panel.plot(x, seconds, marker="o", linestyle="")
+        panel.set(xlabel=name, xlim=(0, None), ylim=(0, None))
+    panels[0].set_ylabel("seconds")
+    return figure

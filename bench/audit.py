@@ -83,7 +83,8 @@ def verify(
     levels = holm([p for one in tested if isinstance(what := found[one], Finding) and (p := what.p) is not None])
     adjusted = dict(zip(tested, levels.tolist(), strict=True))
     return [
-        row(outcomes, tuple(names[outcomes]), what, adjusted.get(outcomes), alpha) for outcomes, what in found.items()
+        row(outcomes, tuple(dict.fromkeys(names[outcomes])), what, adjusted.get(outcomes), alpha)
+        for outcomes, what in found.items()
     ]
 
 

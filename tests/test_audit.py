@@ -168,7 +168,7 @@ def test_ten_honest_suites_pass(paper):
 
         audited = verify(paper, lookup, lambda o, rows, seed=seed: make(o, rows, seed + 100), images=64, seed=seed)
         assert len(audited) >= 10 and {row.verdict for row in audited} == {"consistent"}
-        assert all(row.images == 64 for row in audited)
+        assert all(row.images == 64 and len(set(row.cells)) == len(row.cells) for row in audited)
 
 
 def test_the_error_level_is_what_it_says(paper):

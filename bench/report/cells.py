@@ -25,7 +25,9 @@ def link(key: str) -> str:
 
 def command(suite: Suite, only: str | None = None) -> str:
     """What remakes the suite's numbers (or one table's)."""
-    path = suite.path if not suite.path.is_absolute() else Path("suites") / suite.path.name
+    path = suite.path
+    if path.is_absolute():  # where this machine keeps it is nobody's business
+        path = Path(*path.parts[-2:]) if path.parent.name == "suites" else Path(path.name)
     words = ["python -m bench run", path.as_posix()]
     words += ["--scale", suite.scale] if suite.scale else []
     words += ["--only", only] if only else []

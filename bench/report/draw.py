@@ -152,6 +152,8 @@ def _legend(figure: Figure, names: dict[str, Any], **options: Any) -> None:
 
 
 def _lines(drawing: Drawing) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     labels = {"curves": "epoch", "steps": "attack step k", "eps": "\N{GREEK SMALL LETTER EPSILON} in 1/255"}
     figure, axes = _panels(drawing.panels, share=drawing.kind != "curves")
     names: dict[str, Any] = {}
@@ -165,6 +167,7 @@ def _lines(drawing: Drawing) -> Figure:
             names.setdefault(line.name, handle)
         axis.set_title(panel.title)
         axis.set_xlabel(labels[drawing.kind])
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_ylim(0, 100 if drawing.kind != "curves" else None)
     axes[0].set_ylabel("accuracy, %")
     _legend(figure, names)

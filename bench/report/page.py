@@ -79,7 +79,7 @@ def page(
         "board_source": leaderboard().source,
         "board_words": [said.replace("**", "") for model in ours(suite, lookup) for said in words(model)],
         "views": views,
-        "figures": [one._asdict() | {"wide": suite.figures[one.name].kind in ("steps", "sheet")} for one in shown],
+        "figures": [one._asdict() | {"shape": shape(suite, one.name)} for one in shown],
         "claims": [(one, sentence(one), " ".join(one.claim.holds.split())) for one in verdicts],
         "findings": findings or {},
         "command": command(suite),
@@ -101,6 +101,14 @@ def publish(folder: Path, files: Mapping[str, bytes]) -> Path:
         if f"cells/{path.name}" not in files:
             path.unlink()
     return folder / "index.html"
+
+
+def shape(suite: Suite, name: str) -> str:
+    """How much room a figure takes on the page: a class of the style sheet."""
+    figure = suite.figures[name]
+    if figure.kind == "sheet":
+        return "tower"
+    return "wide" if figure.kind == "steps" and len(figure.eps) * len(figure.sources) > 1 else ""
 
 
 def gathered(views: Sequence[TableView]) -> dict[str, list[tuple[TableView, CellView]]]:

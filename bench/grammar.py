@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -65,7 +66,7 @@ class Entry(Recipe):
             raise ValueError("certify needs Gaussian input noise: sigma over 0")
         return self
 
-    @property
+    @cached_property
     def model(self) -> Model:
         return Model(weights=self.weights, sigma=self.sigma, unit=self.unit)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Session:
         """Where what people read goes: results/<suite>."""
         return self.settings.root / "results" / self.suite.name
 
-    @property
+    @cached_property
     def names(self) -> dict[str, str]:
         """The suite's names by the keys of what they stand for."""
         suite = self.suite

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import platform
+from pathlib import Path
 
 
 def gpus() -> int:
@@ -18,3 +21,23 @@ def gpus() -> int:
         return count.value
     except (OSError, AttributeError):
         return 0
+
+
+def processor() -> str:
+    """The CPU's name as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def here(device: str = "auto") -> str:
+    """What manifests made on this machine name as their device: the first GPU's name, or the processor's."""
+    if device == "cpu" or not gpus():
+        return processor()
+    driver, name, handle = ctypes.CDLL("libcuda.so.1"), ctypes.create_string_buffer(256), ctypes.c_int()
+    if driver.cuDeviceGet(ctypes.byref(handle), 0) or driver.cuDeviceGetName(name, 256, handle):
+        return processor()
+    return name.value.decode(errors="replace")

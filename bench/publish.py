@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from bench import claims as claim_words
 from bench.claims import claims
 from bench.cost import Rates, passes
-from bench.device import gpus
+from bench.device import gpus, here
 from bench.disk import write
 from bench.errors import UserError, nearest
 from bench.folds import Number
 from bench.plan import Plan, describe
 from bench.recipes import Clean, Fetched
-from bench.report import certificates, draw
+from bench.report import certificates
 from bench.report.render import render
 from bench.report.tables import TableView, tables
 from bench.run import Counts
@@ -75,7 +75,14 @@ def about(session: Session) -> str:
 
 def views(session: Session, only: str | None = None) -> list[TableView]:
     """The session's tables as far as there are records."""
-    return tables(session.suite, session.votes, session.manifest, here=None, only=only)
+    return tables(
+        session.suite,
+        session.votes,
+        session.manifest,
+        here=here(session.settings.device),
+        warn=session.warning,
+        only=only,
+    )
 
 
 def rendered(session: Session, only: str | None, form: str) -> str:
@@ -87,24 +94,38 @@ def rendered(session: Session, only: str | None, form: str) -> str:
 
 
 def publish(session: Session, only: str | None = None, strong: str = "", made: bool = True) -> Report:
-    """Write what people read into results/<suite>: tables.md (of the whole suite, also after --only) and
-    its index tables.json, and where the suite has them claims.md, certificates.md and strong.md."""
-    whole = views(session)
-    text = render(whole, "md", session.suite.header.title or session.suite.name, about(session))
-    write(session.folder / "tables.md", text.encode())
-    report = Report(session, whole, session.folder)
-    write(session.folder / "tables.json", (report.json() + "\n").encode())
-    for name, text in (
-        ("claims.md", claim_words.markdown(claims(session.suite, session.votes)) if session.suite.claims else ""),
-        ("certificates.md", certificates.markdown(certificates.certificates(session.suite, session.votes))),
+    """Write what people read into results/<suite>: tables.md (of the whole suite, also after --only) and its
+    index tables.json, claims.md, certificates.md and strong.md where the suite has them, figures and page.
+
+    Figures and page are left alone if no record was `made` and the tables are as they were.
+    """
+    suite, folder, whole = session.suite, session.folder, views(session)
+    text = render(whole, "md", suite.header.title or suite.name, about(session)).encode()
+    same = (folder / "tables.md").is_file() and (folder / "tables.md").read_bytes() == text
+    write(folder / "tables.md", text)
+    write(folder / "tables.json", (Report(session, whole, folder).json() + "\n").encode())
+    for name, words in (
+        ("claims.md", claim_words.markdown(claims(suite, session.votes)) if suite.claims else ""),
+        ("certificates.md", certificates.markdown(certificates.certificates(suite, session.votes))),
         ("strong.md", strong),
     ):
-        if text:
-            write(session.folder / name, text.encode())
-    if session.suite.figures:
-        draw.publish(session.suite, session.folder / "figures", session.votes, session.curves, session.pictures)
-    shown = [view for view in whole if only in (None, view.name)]
-    return Report(session, shown, session.folder)
+        if words:
+            write(folder / name, words.encode())
+    if made or not same or not (folder / "index.html").is_file():
+        illustrate(session, whole)
+    return Report(session, [view for view in whole if only in (None, view.name)], folder)
+
+
+def illustrate(session: Session, whole: list[TableView]) -> Path:
+    """Draw the figures and write the page; returns its index.html."""
+    from bench.report import draw, page
+
+    suite, folder = session.suite, session.folder
+    shown = draw.publish(suite, folder / "figures", session.votes, session.curves, session.pictures)
+    verdicts = claims(suite, session.votes)
+    found = session.findings()
+    files = page.page(suite, about(session), session.votes, session.manifest, whole, shown, verdicts, found)
+    return page.publish(folder, files)
 
 
 def show(report: Report, counts: Counts) -> None:

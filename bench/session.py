@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.device import gpus
-from bench.disk import writing
+from bench.disk import write, writing
 from bench.errors import UserError, nearest
 from bench.plan import Plan, everything, plan
 from bench.reading import load, scales
@@ -24,6 +25,8 @@ from bench.suite import Suite
 from bench.tasks import Settings
 from bench.votes import Votes, from_parquet
 
+FINDING = ("check", "figure", "verdict", "advice")
+
 
 @dataclass
 class Session:
@@ -33,6 +36,7 @@ class Session:
     store: Store
     settings: Settings
     why: str
+    _votes: dict[str, Votes] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -62,11 +66,14 @@ class Session:
 
     def votes(self, recipe: Outcomes) -> Votes | None:
         """The votes of a recipe if its record is there and whole; a damaged one is a fault, not a number."""
+        if recipe.key in self._votes:
+            return self._votes[recipe.key]
         record = self.store.find(recipe)
         if record is None:
             return None
         try:
-            return from_parquet(record.read("votes.parquet"))
+            self._votes[recipe.key] = from_parquet(record.read("votes.parquet"))
+            return self._votes[recipe.key]
         except (Damaged, ValueError) as error:
             self.store.faults.append(f"{record.path}: {error}")
             return None
@@ -100,6 +107,34 @@ class Session:
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.savez(kept, before=before, after=after)
         return before, after
+
+    def findings(self) -> dict[str, list[dict[str, str]]]:
+        """What `bench diagnose` found, by model, of models that are still what they were then."""
+        found = {}
+        for name, entry in self.suite.models.items():
+            path = self.folder / "diagnosis" / f"{name}.json"
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                said = json.loads(path.read_text("utf-8"))
+                if said["model"] == entry.model.key:
+                    found[name] = [{field: str(one[field]) for field in FINDING} for one in said["findings"]]
+        return found
+
+    def diagnosed(self, model: str, findings: list[dict[str, str]]) -> None:
+        """Keep what `bench diagnose` found of a model, for tables and page."""
+        said = {"model": self.suite.models[model].model.key, "findings": findings}
+        write(self.folder / "diagnosis" / f"{model}.json", (json.dumps(said, indent=1) + "\n").encode())
+
+    def warning(self, outcomes: Outcomes) -> str | None:
+        """Why numbers of the outcomes' target are suspicious, as far as a diagnosis has found."""
+        for name, findings in self._suspects.items():
+            if self.suite.models[name].model == outcomes.target:
+                return f"suspicious: bench diagnose marks {', '.join(one['check'] for one in findings)}"
+        return None
+
+    @cached_property
+    def _suspects(self) -> dict[str, list[dict[str, str]]]:
+        found = {n: [one for one in all_ if one["verdict"] == "suspicious"] for n, all_ in self.findings().items()}
+        return {name: marked for name, marked in found.items() if marked}
 
     def manifest(self, recipe: Work) -> dict[str, Any] | None:
         record = self.store.find(recipe)

@@ -109,6 +109,7 @@ def diagnose(
             print(f"[{mark}] {finding.check}: {finding.figure}", flush=True)
             if finding.verdict != "ok" and finding.advice:
                 print(f"         {finding.advice}", flush=True)
+    session.diagnosed(model, found)
     if json:
         print(encode.dumps(found, indent=1))
 
@@ -202,3 +203,43 @@ def doctor(data_root: DataRoot = None, root: Root = Path()) -> None:
     print(doctors.words(found))
     if not doctors.healthy(found):
         raise SystemExit(1)
+
+
+@app.command()
+def page(
+    suite: SuitePath,
+    scale: ScaleName = "auto",
+    limit: Limit = None,
+    root: Root = Path(),
+) -> None:
+    """Write the static page of what is recorded: leaderboard, cells, figures, claims, diagnosis. No network.
+
+    Example: python -m bench page suites/paper.toml
+    """
+    from bench.publish import illustrate, views
+    from bench.session import open_suite
+
+    session = open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+    print(illustrate(session, views(session)))
+
+
+@app.command()
+def speed(
+    device: Device = "auto",
+    model: Annotated[str, typer.Option("--model", help="wrn-28-4, resnet18, or a folder of weights.")] = "wrn-28-4",
+    json: Json = False,
+    quiet: Quiet = False,
+    root: Root = Path(),
+) -> None:
+    """Images a second of our code beside torchattacks, foolbox and AutoAttack, measured in one run on this machine.
+
+    Example: python -m bench speed --model wrn-28-4
+    """
+    import json as encode
+
+    from bench.lab import speed as measured
+    from bench.report import speed as words
+
+    console = screen(quiet)
+    found = measured.speed(device, model, root, note=lambda text: console.print(text, highlight=False, markup=False))
+    print(encode.dumps(found, indent=1) if json else words.text(found))

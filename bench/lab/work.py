@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import time
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.device import processor
 from bench.disk import write_part
 from bench.errors import UserError
 from bench.lab import data as datasets
@@ -48,6 +48,8 @@ class Lab:
         self.device = pick_device(settings.device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        # PyTorch's own default on a GPU that has it: convolutions of float32 numbers rounded to 10 bits of mantissa.
+        torch.backends.cudnn.allow_tf32 = not settings.exact
         self.notes: list[str] = []
         self._models: OrderedDict[str, Classifier] = OrderedDict()
         self._widest: dict[str, int] = {}
@@ -268,21 +270,12 @@ class Lab:
         return {
             "device": device,
             "device_type": self.device.type,
+            "tf32": cuda and torch.backends.cudnn.allow_tf32,
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "versions": versions,
         }
-
-
-def processor() -> str:
-    """The CPU's name as the system gives it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _number(shard: int | None) -> int:

@@ -18,10 +18,13 @@ from bench.lab.diagnose import diagnose
 from bench.lab.draws import Streams
 from bench.lab.judge import Judged, judge, part
 from bench.lab.work import Lab
-from bench.recipes import PGD, Data, Examples, Outcomes
+from bench.recipes import PGD, Data, Examples, Fetched, Outcomes
 from bench.session import Session
 from bench.votes import Votes, concatenate
 from models.classifier import Classifier
+
+
+SOURCES = 2  # other models of the suite whose examples a diagnosis tries
 
 
 def bench_of(session: Session, model: str, images: int) -> tuple[Lab, Classifier, Tensor, Tensor]:
@@ -83,4 +86,12 @@ def examine(session: Session, model: str, images: int, attack: str | None, queri
     lab, classifier, pixels, labels = bench_of(session, model, images)
     compute = Compute(lab.device, session.suite.protocol.precision, session.settings.microbatch)
     streams = Streams(session.suite.protocol.seed, 0, lab.device)
-    yield from diagnose(classifier, pixels, labels, streams, compute, declared, queries=queries)
+    transfers = {}
+    mine = session.suite.models[model].weights
+    for name, entry in session.suite.models.items():
+        known = isinstance(entry.weights, Fetched) or session.store.find(entry.weights) is not None
+        if entry.weights != mine and known and len(transfers) < SOURCES and not entry.model.stochastic:
+            transfers[name] = craft(declared, lab.model(entry.model), pixels, labels, streams, compute).images
+    yield from diagnose(
+        classifier, pixels, labels, streams, compute, declared, transfers=transfers or None, queries=queries
+    )

@@ -23,7 +23,6 @@ from bench.session import Session
 from bench.votes import Votes, concatenate
 from models.classifier import Classifier
 
-
 SOURCES = 2  # other models of the suite whose examples a diagnosis tries
 
 
@@ -86,7 +85,7 @@ def examine(session: Session, model: str, images: int, attack: str | None, queri
     lab, classifier, pixels, labels = bench_of(session, model, images)
     compute = Compute(lab.device, session.suite.protocol.precision, session.settings.microbatch)
     streams = Streams(session.suite.protocol.seed, 0, lab.device)
-    transfers = {}
+    transfers: dict[str, Tensor] = {}
     mine = session.suite.models[model].weights
     for name, entry in session.suite.models.items():
         known = isinstance(entry.weights, Fetched) or session.store.find(entry.weights) is not None

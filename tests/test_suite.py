@@ -361,3 +361,10 @@ def test_the_suites_at_hand_resolve_at_every_scale(path: Path):
         for cell in suite.cells():
             assert len(cell.outcomes.key) == 64
         assert all(not isinstance(attack, Peer) or attack.eps >= 0 for attack in suite.attacks.values())
+
+
+@pytest.mark.parametrize("scale", ["full", "quick"])
+def test_the_stress_suite_judges_the_very_model_of_the_paper_suite(scale):
+    root = Path(__file__).parent.parent / "suites"
+    stress, paper = (load(root / f"{name}.toml", scale) for name in ("stress", "paper"))
+    assert stress.models["model"].model.key == paper.models["cni"].model.key

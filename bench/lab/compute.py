@@ -90,7 +90,8 @@ class Compute:
         parts: list[Part] = []
         start = 0
         while start < n:
-            stop = min(n, start + self.microbatch)
+            left = n - start
+            stop = start + -(-left // -(-left // self.microbatch))  # parts of one size: a small rest is slow
             try:
                 parts.append(run(start, stop))
             except RuntimeError as error:

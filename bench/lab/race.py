@@ -125,7 +125,7 @@ def limit(model: Classifier, device: torch.device, precision: str, backward: boo
 
 def bare(net: nn.Module, size: int, precision: str, backward: bool, images: Tensor) -> None:
     """One forward pass, or one gradient to the input, of every image and nothing else, `size` images at a time."""
-    for part in torch.split(images, size):
+    for part in torch.tensor_split(images, -(-len(images) // size)):  # parts of one size
         leaf = part.detach().contiguous(memory_format=torch.channels_last).requires_grad_(backward)
         with (
             torch.set_grad_enabled(backward),

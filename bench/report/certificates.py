@@ -71,8 +71,8 @@ def markdown(certified: list[Certified]) -> str:
         lines += [
             "",
             f"{one.images} images; sigma {one.sigma:g} in pixels; n0 = {one.draws[0]}, n = {one.draws[1]}, "
-            f"alpha = {one.alpha:g} an image; {100 * one.abstained:.1f} % abstained (Cohen et al. 2019). The noise in the "
-            "weights is averaged over as part of the base classifier.",
+            f"alpha = {one.alpha:g} an image; {100 * one.abstained:.1f} % abstained (Cohen et al. 2019). The noise in "
+            "the weights is averaged over as part of the base classifier.",
         ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n" if parts else ""

@@ -9,9 +9,11 @@ paper: $(VENV)/.run
 	$(BIN)/python -m bench run suites/paper.toml
 
 test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
 	$(BIN)/python -m ruff check bench models tests
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest
 
 benchmarks: $(VENV)/.test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -s

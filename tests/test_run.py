@@ -271,12 +271,11 @@ def test_out_of_memory_halves_the_batch_and_says_so_once_each_time():
     images = torch.rand(50, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     compute = Compute(torch.device("cpu"), microbatch=64, note=notes.append)
     assert torch.equal(compute.logits(realisation, images), images.flatten(1)[:, :4] * 2)
-    assert compute.microbatch == 6
-    assert compute.forwards == 50
-    assert len(notes) == 3
-    assert notes[-1] == "out of memory: going on with 6 images at a time"
+    assert compute.forwards == 50, "an image counts once, however often its batch was tried"
+    assert notes == [f"out of memory: going on with {size} images at a time" for size in (25, 12)]
+    assert compute.microbatch == 12, "in fifty images' parts of one size, ten"
     compute.logits(realisation, images)
-    assert len(notes) == 3, "the smaller batch stays"
+    assert len(notes) == 2, "the smaller batch stays"
 
 
 def test_other_errors_of_a_network_are_not_taken_for_memory():
@@ -395,14 +394,24 @@ def test_a_killed_worker_is_told_and_its_run_goes_on_later(whole: Path, tmp_path
 
 
 def test_time_that_is_up_pauses_between_shards(whole: Path, tmp_path: Path):
+    from rich.console import Console
+
+    from bench.progress import Display
+
+    opened = session(tmp_path)
+    plan, rates = planned(opened, opened.wanted(), False), Rates(opened.store.scratch, "cpu")
+    display = Display(plan, opened.names, rates, Console(quiet=True), True, time.time() + 3600)
+
+    class Watch(Kept):
+        def wait(self) -> Done:
+            done = super().wait()
+            if len(self.did) == 6:
+                display.stop_at = time.time()  # an hour later
+            return done
+
+    engine = Watch(opened.settings, display.hooks())
     with pytest.raises(Paused):
-        opened = session(tmp_path)
-        from rich.console import Console
-
-        from bench.progress import Display
-
-        plan, rates = planned(opened, opened.wanted(), False), Rates(opened.store.scratch, "cpu")
-        display = Display(plan, opened.names, rates, Console(quiet=True), True, time.time() + 0.5)
-        Runner(opened.settings, opened.store, Kept(opened.settings, display.hooks()), display, rates).go(plan)
-    go(tmp_path)
+        Runner(opened.settings, opened.store, engine, display, rates).go(plan)
+    assert len(engine.did) == 6
+    assert go(tmp_path).tasks == TASKS - 6
     assert result(tmp_path) == result(whole)

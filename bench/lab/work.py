@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.device import processor
-from bench.disk import write_part
+from bench.disk import write_part, writing
 from bench.errors import UserError
 from bench.lab import data as datasets
 from bench.lab.attacks import Crafted
@@ -61,7 +61,8 @@ class Lab:
         self.notes.clear()
         match task.recipe:
             case Trained() | Distilled() as recipe:
-                about = self.train(recipe, task.folder)
+                with writing(task.folder):
+                    about = self.train(recipe, task.folder)
             case Fetched() as recipe:
                 from bench.lab.fetch import describe
 

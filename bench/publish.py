@@ -15,7 +15,7 @@ from bench.errors import UserError, nearest
 from bench.folds import Number
 from bench.plan import Plan, describe
 from bench.recipes import Clean, Fetched
-from bench.report import certificates
+from bench.report import certificates, numbers
 from bench.report.render import render
 from bench.report.tables import TableView, tables
 from bench.run import Counts
@@ -95,7 +95,8 @@ def rendered(session: Session, only: str | None, form: str) -> str:
 
 def publish(session: Session, only: str | None = None, strong: str = "", made: bool = True) -> Report:
     """Write what people read into results/<suite>: tables.md (of the whole suite, also after --only) and its
-    index tables.json, claims.md, certificates.md and strong.md where the suite has them, figures and page.
+    index tables.json, claims.md, certificates.md, strong.md and numbers.md where there is
+    something to say, figures and page.
 
     Figures and page are left alone if no record was `made` and the tables are as they were.
     """
@@ -108,6 +109,7 @@ def publish(session: Session, only: str | None = None, strong: str = "", made: b
         ("claims.md", claim_words.markdown(claims(suite, session.votes)) if suite.claims else ""),
         ("certificates.md", certificates.markdown(certificates.certificates(suite, session.votes))),
         ("strong.md", strong),
+        ("numbers.md", numbers.numbers(suite, session.votes)),
     ):
         if words:
             write(folder / name, words.encode())

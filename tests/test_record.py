@@ -18,6 +18,7 @@ from bench.plan import plan
 from bench.progress import Display
 from bench.record import publish_weights, steps, text
 from bench.report import certificates
+from bench.report.numbers import HEAD, numbers
 from bench.run import run
 
 SMOOTHED = """
@@ -139,3 +140,16 @@ def test_markdown_marks_the_lowest_rung():
         for rung, v in zip(rungs(Ladder(models=("m",))), (0.5, 0.25), strict=False)
     ]
     assert "**25.00" in markdown("m", tried, True) and "**50.00" not in markdown("m", tried, True)
+
+
+def test_every_number_has_its_own_name(made):
+    session = small.session(made, small.SUITE + SMOOTHED)
+    said = numbers(session.suite, session.votes)
+    rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| cni")]
+    assert len(rows) == 3 and all(len(row) == len(HEAD) for row in rows)
+    assert "Expected" in said and "Infinite vote" in said and "Right 2 times in a row" in said
+    for row in rows:
+        low, high = (float(end) for end in row[5].split(" to "))
+        assert 0 <= low <= high <= 100
+        assert float(row[2].split()[0]) >= float(row[7].split()[0]), "being right twice is no easier than once"
+    assert (made / "results/small/numbers.md").read_text() == said

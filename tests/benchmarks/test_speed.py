@@ -124,10 +124,10 @@ def test_the_harness_costs_little_beside_the_passes(tmp_path):
     model = Plain(WideResNet(28, 4, generator=torch.Generator().manual_seed(0)), 10).eval().requires_grad_(False)
     laid_out(model)
     pixels, labels = images_of(256, DEVICE)
-    size = suited(model, DEVICE, "float32").microbatch
+    count = -(-256 // suited(model, DEVICE, "float32").microbatch)
 
     def passes() -> None:
-        for image, label in zip(torch.split(pixels, size), torch.split(labels, size), strict=True):
+        for image, label in zip(torch.tensor_split(pixels, count), torch.tensor_split(labels, count), strict=True):
             now = image + torch.empty_like(image).uniform_(-8 / 255, 8 / 255)
             for _ in range(10):
                 leaf = now.clamp(0, 1).requires_grad_(True)

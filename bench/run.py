@@ -113,6 +113,13 @@ class Runner:
     def go(self, plan: Plan) -> Counts:
         """Start what can be started, submit what is ready, seal what is finished, until all is made."""
         self.await_all(plan.order)
+        try:
+            return self._go()
+        finally:  # whatever ended it, the next run of this process may train the same weights
+            for job in self.jobs.values():
+                release(job)
+
+    def _go(self) -> Counts:
         running = 0
         paused: Paused | None = None
         while self.startable or self.ready or running:

@@ -82,8 +82,6 @@ def run(plan: Plan, settings: Settings, store: Store, engine: Engine, events: Ev
         return runner.go(plan)
     finally:
         rates.save()
-        for job in runner.jobs.values():
-            release(job)
 
 
 class Runner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 from bench.cost import Rates
@@ -67,11 +66,6 @@ def publish_weights(session: Session) -> list[str]:
             fresh.rename(place)
         copied.append(name)
     return copied
-
-
-def size(folder: Path) -> int:
-    """Bytes under a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def text(made: list[Step]) -> str:

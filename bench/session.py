@@ -20,7 +20,7 @@ from bench.plan import Plan, everything, plan
 from bench.reading import load, scales
 from bench.recipes import Examples, Outcomes, Weights, Work
 from bench.report.figures import needed
-from bench.store import Damaged, Record, Store
+from bench.store import Damaged, Store
 from bench.suite import Suite
 from bench.tasks import Settings
 from bench.votes import Votes, from_parquet
@@ -60,9 +60,6 @@ class Session:
             wanted += [draws for _, *both in self.suite.certificates() for draws in both]
             wanted += needed(self.suite) if figures else []
         return list(dict.fromkeys(wanted))
-
-    def record(self, recipe: Work) -> Record | None:
-        return self.store.find(recipe)
 
     def votes(self, recipe: Outcomes) -> Votes | None:
         """The votes of a recipe if its record is there and whole; a damaged one is a fault, not a number."""

@@ -13,6 +13,13 @@ from bench.options import Batch, DataRoot, Device, Json, Limit, Quiet, Root, Sca
 Slot = Annotated[str | None, typer.Option("--slot", help="Work for 9m, 30m, ... and stop cleanly; none: only say.")]
 
 
+def recorded(suite: Path, scale: str, limit: int | None, root: Path) -> Any:
+    """A suite as a verb that only reads records opens it."""
+    from bench.session import open_suite
+
+    return open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+
+
 @app.command()
 def record(
     suite: SuitePath,
@@ -66,9 +73,8 @@ def claims(
     Example: python -m bench claims suites/paper.toml --strict
     """
     from bench import claims as tested
-    from bench.session import open_suite
 
-    session = open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+    session = recorded(suite, scale, limit, root)
     verdicts = tested.claims(session.suite, session.votes)
     print(tested.markdown(verdicts) if verdicts else "this suite makes no claims")
     if strict and any(verdict.verdict == "contradicted" for verdict in verdicts):
@@ -135,9 +141,8 @@ def compare(
     Example: python -m bench compare suites/paper.toml
     """
     from bench import baselines
-    from bench.session import open_suite
 
-    session = open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+    session = recorded(suite, scale, limit, root)
     print(baselines.compare(baselines.ours(session.suite, session.votes)))
 
 
@@ -217,9 +222,8 @@ def page(
     Example: python -m bench page suites/paper.toml
     """
     from bench.publish import illustrate, views
-    from bench.session import open_suite
 
-    session = open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+    session = recorded(suite, scale, limit, root)
     print(illustrate(session, views(session)))
 
 

@@ -64,7 +64,7 @@ def load(path: Path, scale: str = "", limit: int | None = None) -> Suite:
     text, raw = _read(path)
     declared = scales(path)
     if scale not in declared:
-        raise UserError(str(path), f"declares no scale {scale!r}", nearest(scale, declared))
+        raise UserError(str(path), f"declares no scale {scale!r}", nearest(scale, filter(None, declared)))
     patches = raw.pop("scales", {})
     patch = {name: value for name, value in patches.get(scale, {}).items() if name not in Scale.model_fields}
     reader = Reader(path, text, _merged(raw, patch), scale if patch else "")
@@ -185,7 +185,7 @@ class Reader:
             return kinds[0]
         by_name = {word: kind for kind in kinds for word in get_args(kind.model_fields["kind"].annotation)}
         word = value.get("kind")
-        if word in by_name:
+        if isinstance(word, str) and word in by_name:
             return by_name[word]
         what = f"kind = {word!r} is unknown" if word else "kind is missing"
         self.mistake((*where, "kind"), f"{what}; {nearest(str(word or ''), by_name)}")
@@ -211,7 +211,7 @@ class Reader:
             fields["teacher"] = teacher.model
             fields.setdefault("rule", teacher.rule or "vote")
             fields.setdefault("draws", teacher.judged_draws)
-        broken = [name for name, item in fields.items() if item is None or (name == "attacks" and None in item)]
+        broken = [name for name, item in fields.items() if item is None or (isinstance(item, list) and None in item)]
         if broken or len(self.mistakes) > before:
             return None  # said where the broken part itself stands
         try:
@@ -238,8 +238,10 @@ class Reader:
         """Every name that tables and figures use must stand for something."""
 
         def check(section: str, name: str | None, where: tuple[Any, ...]) -> None:
-            if name is not None and name not in parts[section] and name not in self.raw.get(section, {}):
-                self.mistake(where, f"no [{section}.{name}] in this file; {self.near(section, name)}")
+            declared = self.raw.get(section)
+            if name is None or name in parts[section] or (isinstance(declared, dict) and name in declared):
+                return
+            self.mistake(where, f"no [{section}.{name}] in this file; {self.near(section, name)}")
 
         for name, entry in parts["models"].items():
             if entry.certify:

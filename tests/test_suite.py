@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import json
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -343,6 +347,55 @@ def test_whatever_is_typed_is_a_suite_or_a_users_mistake(tmp_path: Path, at: int
     else:
         for cell in itertools.islice(suite.cells(), 4):
             assert isinstance(cell.outcomes.examples, Examples)
+
+
+def spelled(value: Any) -> str:
+    """A value as TOML, tables inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)} = {spelled(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(spelled, value)) + "]"
+    return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every key and item."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for name, item in items for place in ((*path, name), *places(item, (*path, name)))]
+
+
+STRANGE = [[], {}, "", 0, -1, 1.5, float("nan"), True, "x", [[]], [{}], {"kind": []}, {"kind": "pgd"}, 10**18, ["none"]]
+SHIPPED = {path.stem: tomllib.loads(path.read_text()) for path in SUITES}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_value_of_another_kind_anywhere_is_a_users_mistake(tmp_path: Path, data: st.DataObject):
+    raw = copy.deepcopy(SHIPPED[data.draw(st.sampled_from(sorted(SHIPPED)))])
+    for _ in range(data.draw(st.integers(1, 2))):
+        *path, last = data.draw(st.sampled_from(places(raw)))
+        inside = raw
+        for name in path:
+            inside = inside[name]
+        inside[last] = copy.deepcopy(data.draw(st.sampled_from(STRANGE)))
+    text = "\n".join(f"{json.dumps(name)} = {spelled(value)}" for name, value in raw.items())
+    (tmp_path / "suite.toml").write_text(text)
+    try:
+        for scale in scales(tmp_path / "suite.toml"):
+            for cell in itertools.islice(load(tmp_path / "suite.toml", scale).cells(), 4):
+                assert len(cell.outcomes.key) == 64
+    except UserError as error:
+        assert "suite.toml" in error.where
+
+
+def test_values_that_once_ended_in_a_traceback(tmp_path: Path):
+    for text, key in (
+        ("[attacks.a]\nkind = []\n", "attacks.a.kind"),
+        ("models = 0.5\n[tables.t]\nrows = [\"cni\"]\ncolumns = [\"none\"]\n", "tables.t.rows"),
+        ("[attacks.a]\nkind = \"worst\"\nattacks = 1.5\n", "attacks.a.attacks"),
+    ):
+        with pytest.raises(UserError, match=key):
+            read(tmp_path, text, "")
 
 
 def test_lines_are_found_in_every_way_of_writing():

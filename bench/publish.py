@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import claims as claim_words
+from bench import published
 from bench.claims import claims
 from bench.cost import Rates, passes
 from bench.device import gpus, here
@@ -26,14 +27,19 @@ FORMATS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex"}
 
 
 class Report(NamedTuple):
-    """The tables of a session and the folder in which they were written."""
+    """The tables of a session and the folder in which they were written.
+
+    `views` is None if all that is there was written by an earlier run from the same records.
+    """
 
     session: Session
-    views: list[TableView]
+    views: list[TableView] | None
     folder: Path
 
     def json(self) -> str:
         """Every cell as a JSON object: shares in [0, 1], keys of the records behind each."""
+        if self.views is None:
+            return (self.folder / "tables.json").read_text("utf-8").rstrip("\n")
         cells = [
             {
                 "table": view.name,
@@ -98,9 +104,14 @@ def publish(session: Session, only: str | None = None, strong: str = "", made: b
     index tables.json, claims.md, certificates.md, strong.md and numbers.md where there is
     something to say, figures and page.
 
-    Figures and page are left alone if no record was `made` and the tables are as they were.
+    Figures and page are left alone if no record was `made` and the tables are as they were, all of
+    it if nothing that it is made from has changed.
     """
-    suite, folder, whole = session.suite, session.folder, views(session)
+    suite, folder = session.suite, session.folder
+    state = published.state(session, strong, here(session.settings.device)) if only is None else None
+    if state is not None and not made and published.unchanged(session, state):
+        return Report(session, None, folder)
+    whole = views(session)
     text = render(whole, "md", suite.header.title or suite.name, about(session)).encode()
     same = (folder / "tables.md").is_file() and (folder / "tables.md").read_bytes() == text
     write(folder / "tables.md", text)
@@ -115,6 +126,8 @@ def publish(session: Session, only: str | None = None, strong: str = "", made: b
             write(folder / name, words.encode())
     if made or not same or not (folder / "index.html").is_file():
         illustrate(session, whole)
+    if state is not None:
+        published.remember(session, state)
     return Report(session, [view for view in whole if only in (None, view.name)], folder)
 
 
@@ -136,13 +149,15 @@ def show(report: Report, counts: Counts) -> None:
 
     from bench.report.render import terminal
 
-    console = Console()
+    console, shown, suite = Console(), report.views, report.session.suite
     if console.is_terminal:
         console.print(about(report.session), highlight=False, markup=False)
-        for view in report.views:
+        for view in views(report.session) if shown is None else shown:
             console.print(terminal(view))
+    elif shown is None:
+        print((report.folder / "tables.md").read_text("utf-8"))
     else:
-        print(render(report.views, "md", report.session.suite.header.title, about(report.session)))
+        print(render(shown, "md", suite.header.title or suite.name, about(report.session)))
     made = "nothing was missing" if not counts.records else f"{counts.records} records made in {counts.tasks} tasks"
     again = f", {counts.reused} shards found from an earlier run" if counts.reused else ""
     place = _short(report.folder / "tables.md")

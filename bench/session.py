@@ -20,7 +20,7 @@ from bench.plan import Plan, everything, plan
 from bench.reading import load, scales
 from bench.recipes import Examples, Outcomes, Weights, Work
 from bench.report.figures import needed
-from bench.store import Damaged, Store
+from bench.store import Damaged, Record, Store
 from bench.suite import Suite
 from bench.tasks import Settings
 from bench.votes import Votes, from_parquet
@@ -30,13 +30,18 @@ FINDING = ("check", "figure", "verdict", "advice")
 
 @dataclass
 class Session:
-    """One suite at one scale over one store; `why` says how the scale was chosen."""
+    """One suite at one scale over one store; `why` says how the scale was chosen.
+
+    `found` are the records that plans have found whole, by key.
+    """
 
     suite: Suite
     store: Store
     settings: Settings
     why: str
+    found: dict[str, Record] = field(default_factory=dict)
     _votes: dict[str, Votes] = field(default_factory=dict)
+    _wanted: dict[tuple[str | None, bool], list[Outcomes]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -53,19 +58,22 @@ class Session:
 
     def wanted(self, only: str | None = None, figures: bool = True) -> list[Outcomes]:
         """The outcomes of every cell, and of the figures unless one table was asked for."""
+        if (only, figures) in self._wanted:
+            return self._wanted[only, figures]
         if only is not None and only not in self.suite.tables:
             raise UserError("--only", f"this suite has no table {only!r}", nearest(only, self.suite.tables))
         wanted = [cell.outcomes for cell in self.suite.cells(only)]
         if only is None:
             wanted += [draws for _, *both in self.suite.certificates() for draws in both]
             wanted += needed(self.suite) if figures else []
-        return list(dict.fromkeys(wanted))
+        self._wanted[only, figures] = list(dict.fromkeys(wanted))
+        return self._wanted[only, figures]
 
     def votes(self, recipe: Outcomes) -> Votes | None:
         """The votes of a recipe if its record is there and whole; a damaged one is a fault, not a number."""
         if recipe.key in self._votes:
             return self._votes[recipe.key]
-        record = self.store.find(recipe)
+        record = self.found.get(recipe.key) or self.store.find(recipe)
         if record is None:
             return None
         try:
@@ -134,7 +142,7 @@ class Session:
         return {name: marked for name, marked in found.items() if marked}
 
     def manifest(self, recipe: Work) -> dict[str, Any] | None:
-        record = self.store.find(recipe)
+        record = self.found.get(recipe.key) or self.store.find(recipe)
         return None if record is None else record.manifest
 
 
@@ -169,4 +177,7 @@ def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) ->
 def planned(session: Session, wanted: Sequence[Work], fresh: bool) -> Plan:
     """The plan for the wanted work; `fresh` crafts and judges again but keeps weights."""
     again = {work.key for work in everything(wanted) if isinstance(work, Examples | Outcomes)} if fresh else set()
-    return plan(wanted, session.store, frozenset(again))
+    made = plan(wanted, session.store, frozenset(again))
+    again |= {work.key for work in made.order}
+    session.found = {key: record for key, record in session.found.items() if key not in again} | made.found
+    return made

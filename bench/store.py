@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.disk import sync, write, writing
@@ -42,7 +42,7 @@ class Record(NamedTuple):
 
     def read(self, name: str) -> bytes:
         """One file's bytes, checked against the manifest; Damaged if they differ."""
-        data = _bytes(self.path / name, LARGEST_FILE)
+        data = _bytes(os.path.join(self.path, name), LARGEST_FILE)
         if hashlib.sha256(data).hexdigest() != self.manifest["files"][name]["sha256"]:
             raise Damaged(f"{self.path / name}: the checksum differs from the manifest's")
         return data
@@ -163,8 +163,7 @@ class Store:
                     "seal": seal_of(files, made_from),
                     "provenance": dict(provenance),
                 }
-                body["check"] = _check(body)
-                write(temporary / "manifest.json", json.dumps(body, indent=1).encode())
+                write(temporary / "manifest.json", checked(body))
                 self._settle(recipe, temporary, place)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -231,7 +230,7 @@ def load(path: Path, key: str) -> Record | None:
             raise Damaged(f"{path}: its manifest has no digest for {name[:80]!r}")
         if "/" in name and not (path / name).resolve().is_relative_to(path.resolve()):
             raise Damaged(f"{path}: a link leads {name[:80]!r} outside its folder")
-        size = _size(path / name)
+        size = _size(os.path.join(path, name))
         if size is None or size != about.get("bytes"):
             there = "missing" if size is None else f"{size} bytes"
             raise Damaged(f"{path / name}: {there}, sealed with {about.get('bytes')!r}")
@@ -243,10 +242,10 @@ def load(path: Path, key: str) -> Record | None:
 def _inside(name: str) -> bool:
     """Whether a name from a manifest is that of a file below the manifest's folder."""
     plain = name.isprintable() and not any(sign in name for sign in "\\:")
-    return plain and PurePosixPath(name).as_posix() == name and not {"..", ".", "/", ""} & {*PurePosixPath(name).parts}
+    return plain and not {"..", ".", ""} & {*name.split("/")}
 
 
-def _size(path: Path) -> int | None:
+def _size(path: str) -> int | None:
     """Bytes of a regular file; None if there is none, or a link, which may lead anywhere."""
     try:
         found = os.lstat(path)
@@ -263,20 +262,27 @@ def _sweep(shelf: Path) -> None:
                 shutil.rmtree(left)
 
 
+CHECK, CHECKED = b'{"check": "', b'",\n'
+
+
+def checked(body: Mapping[str, Any]) -> bytes:
+    """A manifest as it is written: JSON whose first value is the SHA-256 of all the text that follows it."""
+    rest = json.dumps(body, indent=1).encode()[1:]
+    return CHECK + hashlib.sha256(rest).hexdigest().encode() + CHECKED + rest
+
+
 def _manifest(path: Path) -> dict[str, Any]:
-    data = _bytes(path, LARGEST_MANIFEST)
+    data = _bytes(os.fspath(path), LARGEST_MANIFEST)
+    begin = len(CHECK) + 64 + len(CHECKED)
+    digest = hashlib.sha256(data[begin:]).hexdigest().encode()
+    fits = data[:begin] == CHECK + digest + CHECKED
     try:
         body = json.loads(data)
-        if isinstance(body, dict) and body.get("check") == _check(body):
-            return body
     except (ValueError, RecursionError):
         raise Damaged(f"{path}: not JSON ({len(data)} bytes)") from None
-    raise Damaged(f"{path}: does not match its own checksum")
-
-
-def _check(body: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in body.items() if name != "check"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    if not fits or not isinstance(body, dict):
+        raise Damaged(f"{path}: does not match its own checksum")
+    return body
 
 
 def seal_of(files: Mapping[str, Mapping[str, Any]], made_from: Mapping[str, str]) -> str:
@@ -285,14 +291,15 @@ def seal_of(files: Mapping[str, Mapping[str, Any]], made_from: Mapping[str, str]
     return hashlib.sha256(json.dumps([parts, sorted(made_from.items())]).encode()).hexdigest()
 
 
-def _bytes(path: Path, most: int) -> bytes:
+def _bytes(path: str, most: int) -> bytes:
     try:
         found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode):
             raise Damaged(f"{path}: a link stands where a file belongs")
         if found.st_size > most:
             raise Damaged(f"{path}: {found.st_size} bytes, more than such a file can have")
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except (FileNotFoundError, NotADirectoryError):
         raise Damaged(f"{path}: missing") from None
     except IsADirectoryError:

@@ -200,8 +200,8 @@ def flipped_record(root: Path) -> None:
 
 def changed(path: Path, **changes: Any) -> None:
     body = {**json.loads(path.read_text()), **changes}
-    body["check"] = store._check(body)
-    path.write_text(json.dumps(body))
+    del body["check"]
+    path.write_bytes(store.checked(body))
 
 
 def later_record(root: Path) -> None:

@@ -23,6 +23,7 @@ from bench.engines.local import Workers
 from bench.errors import Paused, UserError
 from bench.lab.compute import Compute
 from bench.plan import refuse_stale
+from bench.publish import publish
 from bench.recipes import Data, Examples, Outcomes, Trained
 from bench.run import Runner
 from bench.session import planned
@@ -169,6 +170,32 @@ def test_no_task_that_was_finished_is_done_again(tasks: int, whole: Path, tmp_pa
     go(tmp_path, engine)
     assert len(engine.did) == TASKS - tasks
     assert result(tmp_path) == result(whole)
+
+
+def test_what_was_published_stays_until_something_it_is_made_from_changes(copy: Path):
+    def published() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in sorted((copy / "results" / "small").glob("*.*"))}
+
+    def again(text: str = SUITE) -> bool:
+        opened = session(copy, text)
+        planned(opened, opened.wanted(), False)
+        before = published()
+        publish(opened, made=False)
+        return published() != before
+
+    again()
+    assert published().keys() >= {"tables.md", "tables.json", "index.html"}
+    assert not again()
+    (copy / "results" / "small" / "tables.md").write_text("7 of 7")
+    assert again() and not again()
+    assert "7 of 7" not in (copy / "results" / "small" / "tables.md").read_text()
+    assert again(SUITE.replace('rule = "vote"', 'rule = "vote"\nlabel = "Another"'))
+    assert "Another" in (copy / "results" / "small" / "tables.md").read_text()
+    session(copy).diagnosed("student", [{"check": "c", "figure": "f", "verdict": "suspicious", "advice": "a"}])
+    assert again() and not again()
+    (records(copy)[0] / "votes.parquet").unlink()
+    assert again(), "a number that is gone is not shown"
+    assert "no record" in (copy / "results" / "small" / "tables.md").read_text()
 
 
 def test_fresh_crafts_and_judges_again_and_keeps_weights(copy: Path, whole: Path):

@@ -110,8 +110,7 @@ def resealed(record: Path, **changes: object) -> None:
     """Change a manifest as somebody would who also knows how to make its checksum fit."""
     body = json.loads((record / "manifest.json").read_text()) | changes
     del body["check"]
-    body["check"] = stores._check(body)
-    (record / "manifest.json").write_text(json.dumps(body))
+    (record / "manifest.json").write_bytes(stores.checked(body))
 
 
 def hostile(name: str) -> Callable[[Path], None]:

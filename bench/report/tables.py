@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bench.folds import Missing, Number, correct, fold, rows
-from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Square, Worst
+from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Recipe, Square, Worst
 from bench.stats import paired_difference
 from bench.suite import Cell, Suite
 from bench.tasks import images_in
@@ -166,21 +166,24 @@ def suspicions(
     An attack that helps; a white-box attack that a transferred one beats (Pintor et al. 2022,
     indicator 5), both by a paired test; an attack whose own belief differs from fresh draws.
     """
+    alike: dict[tuple[Recipe, ...], list[Outcomes]] = {}  # by target, data and attack
+    for outcomes in dict.fromkeys(cell.outcomes for cell in cells):
+        examples = outcomes.examples
+        alike.setdefault((outcomes.target, examples.data, examples.attack), []).append(outcomes)
     for i, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
         mine = votes[cell.outcomes]
         if mine is None or isinstance(number, Missing) or cell.source is None:
             continue
-        model, attack = cell.outcomes.target, cell.outcomes.examples.attack
-        for other, theirs in ((c, votes[c.outcomes]) for c in cells if c.outcomes.target == model):
-            examples = other.outcomes.examples
-            if theirs is None or examples.data != cell.outcomes.examples.data:
-                continue
-            if isinstance(examples.attack, Clean) and _above(mine, theirs, cell.number):
+        model, data, attack = cell.outcomes.target, cell.outcomes.examples.data, cell.outcomes.examples.attack
+        for other in alike.get((model, data, Clean()), ()):
+            theirs = votes[other]
+            if theirs is not None and _above(mine, theirs, cell.number):
                 yield i, "suspicious: the attack raises accuracy above the clean one"
-            own = cell.outcomes.examples.source
-            foreign = own is not None and examples.source is not None and examples.source.weights != own.weights
-            white_box = own is not None and own.weights == model.weights
-            if white_box and foreign and examples.attack == attack and _above(mine, theirs, cell.number):
+        own = cell.outcomes.examples.source
+        for other in alike[model, data, attack] if own is not None and own.weights == model.weights else ():
+            theirs, source = votes[other], other.examples.source
+            foreign = source is not None and own is not None and source.weights != own.weights
+            if theirs is not None and foreign and _above(mine, theirs, cell.number):
                 yield i, "suspicious: the transferred attack is stronger, so this white-box one is too weak"
         believed = fold(mine, "claimed")
         if (

@@ -287,8 +287,9 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def seal_of(files: Mapping[str, Mapping[str, Any]], made_from: Mapping[str, str]) -> str:
     """SHA-256 over the files' digests and the seals of what they were made from."""
-    parts = [[name, about["sha256"]] for name, about in sorted(files.items()) if name not in NOTES]
-    return hashlib.sha256(json.dumps([parts, sorted(made_from.items())]).encode()).hexdigest()
+    lines = [f"{name!r} {about['sha256']!r}" for name, about in sorted(files.items()) if name not in NOTES]
+    lines += ["made from", *(f"{key!r} {seal!r}" for key, seal in sorted(made_from.items()))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _bytes(path: str, most: int) -> bytes:

@@ -105,7 +105,7 @@ class Runner:
         self.dependents: dict[str, list[Work]] = {}
         self.sound: dict[str, str] = {}
         self.losses: Counter[str] = Counter()
-        self.records = self.tasks = self.reused = 0
+        self.records = self.tasks = self.reused = self.running = 0
         self.commit = commit_of(settings.root)
 
     def go(self, plan: Plan) -> Counts:
@@ -118,32 +118,40 @@ class Runner:
                 release(job)
 
     def _go(self) -> Counts:
-        running = 0
         paused: Paused | None = None
-        while self.startable or self.ready or running:
+        while self.startable or self.ready or self.running:
             taken = []
             while self.startable and len(self.ready) < self.engine.slots and not paused:
                 recipe = self.startable.popleft()
                 if not self.start(recipe):
                     taken.append(recipe)
             self.startable.extend(taken)
-            stop = paused or self.events.should_stop()
-            while self.ready and running < self.engine.slots and not stop:
-                task = self.ready.popleft()
-                self.events.doing(task)
-                self.engine.submit(task)
-                running += 1
-            if stop and not running:
+            stop = self.submit(paused)
+            if stop and not self.running:
                 raise paused or Paused("stopped between shards")
-            if running:
+            if self.running:
+                done = None
                 try:
-                    self.finish(self.engine.wait())
+                    done = self.engine.wait()
                 except Paused as pause:  # a training stopped; what else is under way is still waited for
                     paused = pause
-                running -= 1
+                self.running -= 1
+                self.submit(paused)  # the worker goes on while its last shard's record is sealed
+                if done is not None:
+                    self.finish(done)
             elif taken:
                 time.sleep(0.5)
         return Counts(self.records, self.tasks, self.reused)
+
+    def submit(self, paused: Paused | None) -> bool:
+        """Keep the engine at work, unless it is time to stop; whether it is."""
+        stop = paused is not None or self.events.should_stop()
+        while self.ready and self.running < self.engine.slots and not stop:
+            task = self.ready.popleft()
+            self.events.doing(task)
+            self.engine.submit(task)
+            self.running += 1
+        return stop
 
     def await_all(self, order: list[Work]) -> None:
         """Have recipes (inputs first) made once their inputs among them are."""

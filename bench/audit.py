@@ -32,7 +32,7 @@ two independent, the same seed on a like machine makes them equal, and both are 
 """
 
 ALPHA = 1e-3  # chance that an honest suite has any cell called inconsistent
-TOLERANCE = {"float32": 0.02, "bfloat16": 0.1}  # of a probability, between devices
+TOLERANCE = {"float32": 0.02, "bfloat16": 0.1, "auto": 0.1}  # of a probability, between devices
 SLACK = 1e-6  # of a distance
 
 Judgement = Literal["consistent", "inconsistent", "cannot be checked here"]

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.recipes import PGD, Clean, Exact, Natural, Peer, Precision, Recipe, Rule, Seed, Square, Unit, Whole, Worst
+from bench.recipes import PGD, Clean, Exact, Natural, Peer, Recipe, Rule, Seed, Square, Unit, Whole, Worst
 
 from bench.recipes import Model, Stopping, Weights  # isort: skip
+from bench.values import Arithmetic
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 AnyAttack = Clean | PGD | Square | Peer | Worst
@@ -22,7 +23,7 @@ class Protocol(Recipe):
 
     seed: Seed = 0
     shard: Natural = 500
-    precision: Precision = "float32"
+    precision: Arithmetic = "float32"
 
 
 class Certify(Recipe):

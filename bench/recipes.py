@@ -15,7 +15,9 @@ from pydantic import Field, model_validator
 
 from bench.attacks import PGD, Attack, Clean, Eps, Peer, Square, Worst
 from bench.training import Data, Network, Noise, Optimiser, Schedule, Training
-from bench.values import Arguments, Exact, Floats, Natural, Precision, Recipe, Rule, Seed, Tuple, Unit, Whole
+from bench.values import Arguments, Arithmetic, Exact, Floats, Natural, Precision, Recipe, Rule, Seed, Tuple
+
+from bench.values import Unit, Whole  # isort: skip
 
 __all__ = [
     "PGD", "Arguments", "Attack", "Clean", "Data", "Distilled", "Eps", "Exact", "Examples", "Fetched", "Floats",
@@ -114,7 +116,7 @@ class Examples(Recipe):
     attack: Attack = Clean()
     seed: Seed = 0
     shard: Natural = 500
-    precision: Precision = "float32"
+    precision: Arithmetic = "float32"
 
     @model_validator(mode="after")
     def _source(self) -> Examples:
@@ -143,7 +145,7 @@ class Outcomes(Recipe):
     stopping: Stopping = Stopping()
     iterate: Whole | None = None
     seed: Seed = 0
-    precision: Precision = "float32"
+    precision: Arithmetic = "float32"
 
     @model_validator(mode="after")
     def _iterate(self) -> Outcomes:

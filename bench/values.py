@@ -36,6 +36,9 @@ Exact = Annotated[Fraction, BeforeValidator(exact), PlainSerializer(str)]
 """A number kept as an exact fraction, so that 8/255 and "8/255" and 16/510 are one value."""
 
 Precision = Literal["float32", "bfloat16"]
+Arithmetic = Literal["float32", "bfloat16", "auto"]
+"""What crafting and judging compute in. "auto" is bfloat16 where the device gains by it and the model answers the
+same, else float32; the record's provenance says which it was."""
 Unit = Literal["pixels", "normalised"]
 Rule = Literal["vote", "soft"]
 Natural = Annotated[int, Field(ge=1, lt=2**31)]

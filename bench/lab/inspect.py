@@ -26,13 +26,16 @@ from models.classifier import Classifier
 SOURCES = 2  # other models of the suite whose examples a diagnosis tries
 
 
-def bench_of(session: Session, model: str, images: int) -> tuple[Lab, Classifier, Tensor, Tensor]:
-    """A lab, one of the suite's models in it, and the first test images with their labels."""
+def bench_of(session: Session, model: str, images: int) -> tuple[Lab, Classifier, Tensor, Tensor, Compute]:
+    """A lab, one of the suite's models in it, the first test images with their labels, and how to compute."""
     lab = Lab(session.settings)
     data = session.suite.images("test")
     first = Data(**(dict(data) | {"stop": min(data.start + images, data.stop or 10**9)}))
     pixels, labels, _ = lab.shard(Examples(data=first, shard=images), 0)
-    return lab, lab.model(session.suite.models[model].model), pixels, labels
+    recipe, compute = session.suite.models[model].model, Compute(lab.device, microbatch=session.settings.microbatch)
+    classifier = lab.model(recipe)
+    lab.suit(compute, session.suite.protocol.precision, recipe, first)
+    return lab, classifier, pixels, labels, compute
 
 
 def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Votes]:
@@ -45,7 +48,12 @@ def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Vote
 
     def recompute(outcomes: Outcomes, chosen: NDArray[np.int64]) -> Votes:
         examples, parts = outcomes.examples, []
-        compute = Compute(lab.device, outcomes.precision, session.settings.microbatch)
+        crafting, judging = (Compute(lab.device, microbatch=session.settings.microbatch) for _ in range(2))
+        if examples.source is not None:
+            lab.model(examples.source)
+            lab.suit(crafting, examples.precision, examples.source, examples.data)
+        lab.model(outcomes.target)
+        lab.suit(judging, outcomes.precision, outcomes.target, examples.data)
         for number in np.unique(chosen // examples.shard):
             shard = int(number)
             rows = chosen[chosen // examples.shard == number] - shard * examples.shard
@@ -53,7 +61,7 @@ def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Vote
             streams = Streams(examples.seed, shard, lab.device)
             source = None if examples.source is None else lab.model(examples.source)
             picked = torch.from_numpy(rows).to(lab.device)
-            made = craft(examples.attack, source, clean, labels, streams, compute, picked)
+            made = craft(examples.attack, source, clean, labels, streams, crafting, picked)
             images = (
                 made.images if outcomes.iterate is None or made.iterates is None else made.iterates[outcomes.iterate]
             )
@@ -61,7 +69,7 @@ def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Vote
             whole = Judged(images, labels, index, linf, made.claimed.cpu().numpy())
             score = Streams(outcomes.seed, shard, lab.device)
             target = lab.model(outcomes.target)
-            parts.append(judge(target, part(whole, rows), outcomes.draws, outcomes.stopping, score, compute))
+            parts.append(judge(target, part(whole, rows), outcomes.draws, outcomes.stopping, score, judging))
         return concatenate(parts)
 
     return recompute
@@ -69,8 +77,7 @@ def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Vote
 
 def compared(session: Session, model: str, images: int) -> list[Row]:
     """The cross-check of our attacks with the peers' on one model of the suite."""
-    lab, classifier, pixels, labels = bench_of(session, model, images)
-    compute = Compute(lab.device, session.suite.protocol.precision, session.settings.microbatch)
+    lab, classifier, pixels, labels, compute = bench_of(session, model, images)
     streams = Streams(session.suite.protocol.seed, 0, lab.device)
     return crosscheck(classifier, pixels, labels, streams=streams, compute=compute)
 
@@ -82,8 +89,7 @@ def examine(session: Session, model: str, images: int, attack: str | None, queri
     declared = PGD() if attack is None else session.suite.attacks[attack]
     if not isinstance(declared, PGD):
         raise UserError("--attack", f"{attack} is not a PGD", "name one of kind pgd")
-    lab, classifier, pixels, labels = bench_of(session, model, images)
-    compute = Compute(lab.device, session.suite.protocol.precision, session.settings.microbatch)
+    lab, classifier, pixels, labels, compute = bench_of(session, model, images)
     streams = Streams(session.suite.protocol.seed, 0, lab.device)
     transfers: dict[str, Tensor] = {}
     mine = session.suite.models[model].weights

@@ -24,11 +24,13 @@ from bench.lab.compute import Compute, laid_out, pick_device
 from bench.lab.craft import craft
 from bench.lab.draws import Streams
 from bench.lab.judge import Judged, judge, part
+from bench.lab.precision import IMAGES, answers_alike, gains
 from bench.lab.weights import build
 from bench.lab.weights import load as load_weights
 from bench.recipes import Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Peer, Trained, targets_of
 from bench.store import Damaged, Store
 from bench.tasks import Done, Hooks, Settings, Task, rows
+from bench.values import Arithmetic, Precision
 from bench.votes import Votes, from_parquet, to_parquet
 from models.classifier import Classifier
 from models.noise import Noisy
@@ -53,6 +55,7 @@ class Lab:
         self.notes: list[str] = []
         self._models: OrderedDict[str, Classifier] = OrderedDict()
         self._widest: dict[str, int] = {}
+        self._alike: dict[tuple[str, str], bool] = {}
         self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict()
 
     def perform(self, task: Task) -> Done:
@@ -69,17 +72,39 @@ class Lab:
                 about = describe(recipe, task.folder, self.store.root, self.settings.download)
             case Examples() as recipe:
                 write_part(task.folder / f"{task.shard:05d}", self.craft(recipe, _number(task.shard), compute))
-                about = self.attack(recipe)
+                about = self.attack(recipe) | {"precision": compute.precision}
             case Outcomes() as recipe:
                 votes = self.judge(recipe, _number(task.shard), compute)
                 write_part(task.folder / f"{task.shard:05d}", to_parquet(votes))
-                about = {}
+                about = {"precision": compute.precision} | self.crafting(recipe.examples)
         passes = {"forward_passes": compute.forwards, "backward_passes": compute.backwards}
         return Done(task, time.perf_counter() - start, self.provenance() | passes | about, tuple(self.notes))
 
     def compute(self, task: Task) -> Compute:
-        precision = "float32" if isinstance(task.recipe, Fetched | Trained | Distilled) else task.recipe.precision
-        return Compute(self.device, precision, self.settings.microbatch, note=self.notes.append)
+        return Compute(self.device, microbatch=self.settings.microbatch, note=self.notes.append)
+
+    def suit(self, compute: Compute, declared: Arithmetic, model: Model, data: Data) -> None:
+        """Have the passes through `model` computed as declared, in parts that this device takes best."""
+        compute.precision = self.precision(declared, model, data)
+        compute.suit(self._widest[model.key])
+
+    def precision(self, declared: Arithmetic, model: Model, data: Data) -> Precision:
+        """The arithmetic for `model`; "auto" asks it about the first images of `data` in both."""
+        if declared != "auto":
+            return declared
+        classifier = self.model(model)
+        if self.settings.exact or not gains(self.device, self._widest[model.key]):
+            return "float32"
+        if (model.key, data.key) not in self._alike:
+            few = Examples(data=data, shard=IMAGES)
+            both = [Compute(self.device, precision, self.settings.microbatch) for precision in ("float32", "bfloat16")]
+            for compute in both:
+                compute.suit(self._widest[model.key])
+            self._alike[model.key, data.key] = answers_alike(classifier, self.shard(few, 0)[0], *both)
+        if not self._alike[model.key, data.key]:
+            self.notes.append('a model answers otherwise in bfloat16: precision = "auto" is float32 for it')
+            return "float32"
+        return "bfloat16"
 
     # -- the three steps -------------------------------------------------------------------------
 
@@ -129,7 +154,7 @@ class Lab:
         assert recipe.source is not None
         images, labels, _ = self.shard(recipe, shard)
         source = self.model(recipe.source)
-        compute.suit(self._widest[recipe.source.key])
+        self.suit(compute, recipe.precision, recipe.source, recipe.data)
         made = craft(
             recipe.attack,
             source,
@@ -151,6 +176,12 @@ class Lab:
 
         return {"attack": effective(recipe.attack, self.model(recipe.source).classes)}
 
+    def crafting(self, recipe: Examples) -> dict[str, Any]:
+        """What the examples were computed in, for the provenance of whoever is judged on them."""
+        record = None if isinstance(recipe.attack, Clean) else self.store.find(recipe)
+        about = {} if record is None else record.manifest.get("provenance", {})
+        return {"crafting_precision": about["precision"]} if "precision" in about else {}
+
     def judge(self, recipe: Outcomes, shard: int, compute: Compute, chosen: NDArray[np.int64] | None = None) -> Votes:
         """The votes on one shard, or on the chosen rows of it."""
         judged = self.judged(recipe, shard)
@@ -158,7 +189,7 @@ class Lab:
             judged = part(judged, chosen)
         streams = Streams(recipe.seed, shard, self.device)
         target = self.model(recipe.target)
-        compute.suit(self._widest[recipe.target.key])
+        self.suit(compute, recipe.precision, recipe.target, recipe.examples.data)
         return judge(target, judged, recipe.draws, recipe.stopping, streams, compute)
 
     # -- what they need --------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def remarks(
     if number.n < whole:
         shuffled = f"{data.start + 1} to {data.start + number.n} of a fixed shuffle"
         said.append(f"a subset: {number.n:,} of the {whole:,} {data.split} images ({shuffled})")
-    precisions = sorted({outcomes.precision, outcomes.examples.precision} - {"float32"})
+    precisions = sorted({*computed_in(outcomes, manifest)} - {"float32"})
     said += [f"computed in {precision}, not float32" for precision in precisions]
     device = (manifest or {}).get("provenance", {}).get("device")
     if here is not None and device not in (None, here):
@@ -156,6 +156,15 @@ def remarks(
     if row.note:
         said.append(row.note)
     return said
+
+
+def computed_in(outcomes: Outcomes, manifest: Mapping[str, Any] | None) -> list[str]:
+    """What the outcomes and their examples were computed in: as declared, or what "auto" was there."""
+    about = (manifest or {}).get("provenance", {})
+    declared = {"precision": outcomes.precision}
+    if outcomes.examples.source is not None:
+        declared["crafting_precision"] = outcomes.examples.precision
+    return [str(about.get(name, "auto")) if word == "auto" else word for name, word in declared.items()]
 
 
 def suspicions(
@@ -280,7 +289,7 @@ def provenance(suite: Suite, cells: list[CellView], manifests: Mapping[Outcomes,
         f"{', '.join(f'{n:,}' for n in images)} images",
         f"seed {protocol.seed}",
         f"shards of {protocol.shard}",
-        protocol.precision,
+        "precision auto" if protocol.precision == "auto" else protocol.precision,
         f"on {' and '.join(devices)}" if devices else "",
         f"draws an image (mean): {', '.join(used)}" if used else "",
         ", ".join(versions),

@@ -19,6 +19,7 @@ from bench.errors import Paused, UserError
 from bench.lab import weights
 from bench.lab.compute import Compute
 from bench.lab.draws import Streams
+from bench.lab.precision import supported
 from bench.lab.train import compiling, curves, outcome, state
 from bench.lab.train.batches import Batches, order
 from bench.lab.train.checks import Inputs, checked
@@ -85,7 +86,8 @@ class _Run:
         held = Batches(inputs.images[kept:], inputs.labels[kept:], "none", device)
         self.held = held(torch.arange(training.validation, device=device), torch.Generator(device))
         self.targets = None if inputs.targets is None else inputs.targets[:kept].to(device)
-        self.precision = _precision(training.precision, device)
+        # Emulated bfloat16 is far slower than float32.
+        self.precision = training.precision if supported(device) else "float32"
         self.stepper = Stepper(
             recipe, weights.build(recipe), teacher, self.steps, device, self.precision, self._note
         )  # fmt: skip
@@ -250,13 +252,6 @@ def _compile(stepper: Stepper) -> None:
     for model in (stepper.core, stepper.attacked):
         net = _net(model)
         net.forward = torch.compile(net.forward, dynamic=False)
-
-
-def _precision(wanted: str, device: torch.device) -> str:
-    """The precision to compute in: bfloat16 only where there is arithmetic for it; emulated it is far slower."""
-    if wanted == "bfloat16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return "float32"
-    return wanted
 
 
 def _fingerprint(inputs: Inputs, teacher: Classifier | None) -> str:

@@ -23,5 +23,5 @@ MaxTime = Annotated[
 Engine = Annotated[str, typer.Option("--engine", help="local or ray.")]
 Workers = Annotated[int, typer.Option("--workers", help="Worker processes.", min=1)]
 Address = Annotated[str | None, typer.Option("--address", help="A Ray cluster's address, or auto.")]
-Exact = Annotated[bool, typer.Option("--exact", help="No shortcut that may differ in the last bits.")]
+Exact = Annotated[bool, typer.Option("--exact", help="Nothing that changes the last bits; auto is float32.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images through a network at once.", min=1)]

@@ -236,6 +236,19 @@ def test_what_another_run_sealed_meanwhile_is_used(copy: Path, whole: Path, tmp_
     assert result(copy) == result(whole)
 
 
+def test_the_next_shard_is_read_while_one_is_judged(whole: Path):
+    from bench.lab.work import Lab
+
+    opened = session(whole)
+    examples = next(c.outcomes.examples for c in opened.suite.cells() if c.source)
+    lab, plain = Lab(opened.settings), Lab(opened.settings)
+    for shard in shards(examples):
+        assert ((examples.key, shard) in lab._ahead) == (shard > 0)
+        assert torch.equal(lab.crafted(examples, shard).images, plain._read(examples, shard).images)
+    assert not lab._ahead
+    assert torch.equal(lab.crafted(examples, 2).images, plain._read(examples, 2).images), "in any order"
+
+
 # -- order, workers, batches ---------------------------------------------------------------------
 
 

@@ -82,6 +82,10 @@ class Compute:
             size = 2 if self.precision == "bfloat16" else 4
             self.microbatch = min(self.microbatch, max(LEAST, CACHE // (widest * size)))
 
+    def part(self, left: int) -> int:
+        """How many of `left` images go next: parts of one size, because a small rest is slow."""
+        return -(-left // -(-left // self.microbatch))
+
     def autocast(self) -> torch.autocast:
         """The precision's autocast context."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -91,7 +95,7 @@ class Compute:
         start = 0
         while start < n:
             left = n - start
-            stop = start + -(-left // -(-left // self.microbatch))  # parts of one size: a small rest is slow
+            stop = start + self.part(left)
             try:
                 parts.append(run(start, stop))
             except RuntimeError as error:

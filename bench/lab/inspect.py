@@ -33,9 +33,8 @@ def bench_of(session: Session, model: str, images: int) -> tuple[Lab, Classifier
     first = Data(**(dict(data) | {"stop": min(data.start + images, data.stop or 10**9)}))
     pixels, labels, _ = lab.shard(Examples(data=first, shard=images), 0)
     recipe, compute = session.suite.models[model].model, Compute(lab.device, microbatch=session.settings.microbatch)
-    classifier = lab.model(recipe)
     lab.suit(compute, session.suite.protocol.precision, recipe, first)
-    return lab, classifier, pixels, labels, compute
+    return lab, lab.model(recipe), pixels, labels, compute
 
 
 def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Votes]:
@@ -50,9 +49,7 @@ def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Vote
         examples, parts = outcomes.examples, []
         crafting, judging = (Compute(lab.device, microbatch=session.settings.microbatch) for _ in range(2))
         if examples.source is not None:
-            lab.model(examples.source)
             lab.suit(crafting, examples.precision, examples.source, examples.data)
-        lab.model(outcomes.target)
         lab.suit(judging, outcomes.precision, outcomes.target, examples.data)
         for number in np.unique(chosen // examples.shard):
             shard = int(number)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.lab import data, weights
+from bench.lab.compiling import gigaflops
 from bench.lab.compute import laid_out, pick_device
 from bench.lab.race import Row, clock, limit, race
 from bench.lab.rivals import PRECISIONS, Way, judged, looped, pgd, rivals, suited
-from bench.lab.train.compiling import gigaflops
 from bench.recipes import PGD, Distilled, Network, Noise, Stopping, Trained, parse
 from models.classifier import Classifier, Plain
 from models.noise import ColoredNoise, Noisy

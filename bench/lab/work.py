@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.cost import gradients
 from bench.device import processor
 from bench.disk import write_part, writing
 from bench.errors import UserError
 from bench.lab import data as datasets
 from bench.lab.attacks import Crafted
-from bench.lab.compute import Compute, laid_out, pick_device
+from bench.lab.compute import Compute, pick_device
 from bench.lab.craft import craft
 from bench.lab.draws import Streams
+from bench.lab.fitting import IMAGES, Fitting
 from bench.lab.judge import Judged, judge, part
-from bench.lab.precision import IMAGES, answers_alike, gains
 from bench.lab.weights import build
 from bench.lab.weights import load as load_weights
-from bench.recipes import Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Peer, Trained, targets_of
+from bench.recipes import PGD, Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Peer, Trained, targets_of
 from bench.store import Damaged, Store
-from bench.tasks import Done, Hooks, Settings, Task, rows
-from bench.values import Arithmetic, Precision
+from bench.tasks import Done, Hooks, Settings, Task, images_in, rows, shards
+from bench.values import Arithmetic
 from bench.votes import Votes, from_parquet, to_parquet
 from models.classifier import Classifier
-from models.noise import Noisy
 from models.smoothing import Smoothed
 
 LIBRARIES = ("torch", "torchvision", "numpy", "torchattacks", "pyautoattack", "foolbox", "robustbench", "timm")
@@ -53,9 +54,10 @@ class Lab:
         # PyTorch's own default on a GPU that has it: convolutions of float32 numbers rounded to 10 bits of mantissa.
         torch.backends.cudnn.allow_tf32 = not settings.exact
         self.notes: list[str] = []
+        self.fitting = Fitting(self.device, settings.exact, self.notes.append)
+        self._reader = ThreadPoolExecutor(1)
+        self._ahead: dict[tuple[str, int], Future[Crafted]] = {}
         self._models: OrderedDict[str, Classifier] = OrderedDict()
-        self._widest: dict[str, int] = {}
-        self._alike: dict[tuple[str, str], bool] = {}
         self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict()
 
     def perform(self, task: Task) -> Done:
@@ -85,26 +87,10 @@ class Lab:
 
     def suit(self, compute: Compute, declared: Arithmetic, model: Model, data: Data) -> None:
         """Have the passes through `model` computed as declared, in parts that this device takes best."""
-        compute.precision = self.precision(declared, model, data)
-        compute.suit(self._widest[model.key])
-
-    def precision(self, declared: Arithmetic, model: Model, data: Data) -> Precision:
-        """The arithmetic for `model`; "auto" asks it about the first images of `data` in both."""
-        if declared != "auto":
-            return declared
-        classifier = self.model(model)
-        if self.settings.exact or not gains(self.device, self._widest[model.key]):
-            return "float32"
-        if (model.key, data.key) not in self._alike:
-            few = Examples(data=data, shard=IMAGES)
-            both = [Compute(self.device, precision, self.settings.microbatch) for precision in ("float32", "bfloat16")]
-            for compute in both:
-                compute.suit(self._widest[model.key])
-            self._alike[model.key, data.key] = answers_alike(classifier, self.shard(few, 0)[0], *both)
-        if not self._alike[model.key, data.key]:
-            self.notes.append('a model answers otherwise in bfloat16: precision = "auto" is float32 for it')
-            return "float32"
-        return "bfloat16"
+        few = Examples(data=data, shard=IMAGES)
+        self.fitting.suit(
+            compute, declared, model.key, self.model(model), data.key, lambda: self.shard(few, 0)[0]
+        )  # fmt: skip
 
     # -- the three steps -------------------------------------------------------------------------
 
@@ -155,6 +141,10 @@ class Lab:
         images, labels, _ = self.shard(recipe, shard)
         source = self.model(recipe.source)
         self.suit(compute, recipe.precision, recipe.source, recipe.data)
+        if isinstance(recipe.attack, PGD) and not recipe.attack.early_stop:  # a batch that shrinks has no one shape
+            forwards, slopes = gradients(recipe.attack)
+            n = images_in(recipe)
+            self.fitting.compile(compute, recipe.source.key, source, len(images), n * forwards, n * slopes)
         made = craft(
             recipe.attack,
             source,
@@ -190,6 +180,9 @@ class Lab:
         streams = Streams(recipe.seed, shard, self.device)
         target = self.model(recipe.target)
         self.suit(compute, recipe.precision, recipe.target, recipe.examples.data)
+        if recipe.stopping.kind == "fixed":
+            passes = float(images_in(recipe) * recipe.draws)
+            self.fitting.compile(compute, recipe.target.key, target, len(judged.images), passes, 0.0)
         return judge(target, judged, recipe.draws, recipe.stopping, streams, compute)
 
     # -- what they need --------------------------------------------------------------------------
@@ -211,7 +204,15 @@ class Lab:
         return Judged(images, labels, index, linf.cpu().numpy(), claimed.cpu().numpy().astype(np.int8))
 
     def crafted(self, recipe: Examples, shard: int) -> Crafted:
-        """One shard of examples from the store."""
+        """One shard of examples from the store; while it is worked on, the next is read."""
+        waiting = self._ahead.pop((recipe.key, shard), None)
+        made = self._read(recipe, shard) if waiting is None else waiting.result()
+        self._ahead.clear()
+        if shard + 1 in shards(recipe):
+            self._ahead[recipe.key, shard + 1] = self._reader.submit(self._read, recipe, shard + 1)
+        return made
+
+    def _read(self, recipe: Examples, shard: int) -> Crafted:
         from safetensors.torch import load
 
         record = self.store.find(recipe)
@@ -258,10 +259,7 @@ class Lab:
             std = getattr(getattr(classifier, "net", None), "std", None)
             classifier = Smoothed(classifier, float(model.sigma), model.unit, std)
         classifier = classifier.to(self.device).eval().requires_grad_(False)
-        self._widest[model.key] = 0 if self.settings.exact else laid_out(classifier)
-        for module in classifier.modules():
-            if isinstance(module, Noisy):
-                module.settle()
+        self.fitting.settle(model.key, classifier)
         self._models[model.key] = classifier
         while len(self._models) > KEPT:
             self._models.popitem(last=False)

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.lab import weights
+from bench.lab.compiling import compiler
 from bench.lab.train import Options
-from bench.lab.train.compiling import compiler
 from bench.lab.train.loop import _compile
 from bench.lab.train.step import Stepper
 from bench.recipes import PGD, Network, Noise, Optimiser, Trained, Training

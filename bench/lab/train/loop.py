@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.errors import Paused, UserError
-from bench.lab import weights
+from bench.lab import compiling, weights
 from bench.lab.compute import Compute
 from bench.lab.draws import Streams
-from bench.lab.precision import supported
-from bench.lab.train import compiling, curves, outcome, state
+from bench.lab.fitting import supported
+from bench.lab.train import curves, outcome, state
 from bench.lab.train.batches import Batches, order
 from bench.lab.train.checks import Inputs, checked
 from bench.lab.train.optimise import rate

@@ -7,9 +7,10 @@ from oracles import CPU
 from small import SUITE, go, session
 from torch import nn
 
+from bench.lab.attacks.losses import cross_entropy
+from bench.lab.compiling import compile_for
 from bench.lab.compute import Compute
-from bench.lab.precision import IMAGES, WORTHWHILE, answers_alike, gains, supported
-from bench.lab.work import Lab
+from bench.lab.fitting import IMAGES, WORTHWHILE, Fitting, answers_alike, gains, supported
 from bench.recipes import Examples, Model, Outcomes, Trained
 from models.classifier import Plain
 from models.noise import ColoredNoise, Noisy
@@ -30,13 +31,18 @@ def test_a_network_that_answers_the_same_is_trusted():
     assert answers_alike(Noisy(net, ColoredNoise(net), 10), images, *both()), "both see one draw"
 
 
-def test_a_network_that_lives_by_the_last_bits_is_not():
+def doubtful():
+    """A network that lives by the last bits of its input, and images to show it."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2, bias=False))
     with torch.no_grad():
         net[1].weight.zero_()
         net[1].weight[0, 0] = net[1].weight[1, 1] = 1000
-    images = 0.7 + 1e-4 * torch.rand(IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    assert not answers_alike(Plain(net, 2), images, *both())
+    return Plain(net, 2), 0.7 + 1e-4 * torch.rand(IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_network_that_lives_by_the_last_bits_is_not():
+    model, images = doubtful()
+    assert not answers_alike(model, images, *both())
 
 
 def test_where_it_gains():
@@ -79,16 +85,17 @@ def test_the_precision_is_part_of_the_key_and_no_device_is():
     assert len(keys) == 3
 
 
-def test_a_doubtful_model_is_computed_in_float32_and_that_is_said(root, monkeypatch):
-    import bench.lab.work as work
-
-    monkeypatch.setattr(work, "answers_alike", lambda *args: False)
-    opened = session(root, AUTO)
-    lab = Lab(opened.settings)
-    cell = next(iter(opened.suite.cells())).outcomes
-    assert lab.precision("auto", cell.target, cell.examples.data) == "float32"
-    assert any("otherwise in bfloat16" in note for note in lab.notes) == supported(CPU)
-    assert lab.precision("bfloat16", cell.target, cell.examples.data) == "bfloat16", "what is declared is done"
+def test_a_doubtful_model_is_computed_in_float32_and_that_is_said():
+    notes = []
+    model, images = doubtful()
+    fitting, compute = Fitting(CPU, False, notes.append), Compute(CPU)
+    fitting.settle("key", model)
+    fitting._widest["key"] = WORTHWHILE
+    fitting.suit(compute, "auto", "key", model, "data", lambda: images)
+    assert compute.precision == "float32"
+    assert any("otherwise in bfloat16" in note for note in notes) == supported(CPU)
+    fitting.suit(compute, "bfloat16", "key", model, "data", lambda: images)
+    assert compute.precision == "bfloat16", "what is declared is done"
 
 
 def test_an_audit_of_auto_agrees(root):
@@ -100,3 +107,51 @@ def test_an_audit_of_auto_agrees(root):
     votes = opened.votes(cell.outcomes)
     rows = np.arange(5)
     assert recompute(cell.outcomes, rows).counts.tolist() == votes.counts[rows].tolist()
+
+
+def test_a_compiled_network_computes_the_same_with_one_graph():
+    """Draw after draw of noisy weights, parts of other sizes beside: one graph, the same logits and gradients."""
+    import torch._dynamo
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    net = WideResNet(10, 1, generator=torch.Generator().manual_seed(0)).eval().requires_grad_(False)
+    model = Noisy(net, ColoredNoise(net, generator=torch.Generator().manual_seed(1)).requires_grad_(False), 10)
+    images = torch.rand(20, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(20) % 10
+
+    def seen():
+        compute, found = Compute(CPU, microbatch=8), []
+        for seed in range(3):
+            realisation = model.realise(images.shape, torch.Generator().manual_seed(seed))
+            found += [
+                compute.logits(realisation, images),
+                *compute.gradient(realisation, images, labels, cross_entropy),
+            ]
+        return found
+
+    before, notes, counter = seen(), [], CompileCounterWithBackend("aot_eager")
+    compile_for(net, Compute(CPU, microbatch=8).part(20), notes.append, counter)
+    for one, other in zip(before, seen(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert counter.frame_count == 2 and not notes, "with and without a gradient"
+    torch._dynamo.reset()
+
+
+def test_a_compiler_that_fails_is_said_and_done_without():
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    net = WideResNet(10, 1, generator=torch.Generator().manual_seed(0)).eval().requires_grad_(False)
+    images, notes = torch.rand(2, 3, 32, 32), []
+    before = net(images)
+
+    def broken(graph, inputs):
+        raise OSError("no compiler here")
+
+    compile_for(net, 2, notes.append, broken)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(net(images), before)
+    assert len(notes) == 1 and "torch.compile failed" in notes[0]
+    torch._dynamo.reset()

@@ -1,0 +1,113 @@
+"""How each model's passes are best computed on this device: memory layout, precision, part size, compiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bench.lab import compiling
+from bench.lab.compute import Compute, laid_out
+from bench.lab.draws import Streams
+from bench.values import Arithmetic, Precision
+from models.classifier import Classifier
+from models.noise import Noisy
+
+IMAGES = 64
+"""Images that both precisions answer before the faster one is trusted."""
+MOST = 2
+"""Of these, how many may be answered differently: near ties that any change of arithmetic tips."""
+WORTHWHILE = 32 * 32 * 32
+"""Numbers that a network's widest layer has for one image, below which a CPU gains nothing by bfloat16."""
+
+
+def supported(device: torch.device) -> bool:
+    """Whether the device has arithmetic for bfloat16; emulated it is far slower than float32."""
+    if device.type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def gains(device: torch.device, widest: int) -> bool:
+    """Whether bfloat16 is faster here for a network whose `widest` layer has so many numbers an image.
+
+    It looks at no clock, so that every worker and every later run decides alike.
+    """
+    return supported(device) and (device.type != "cpu" or widest >= WORTHWHILE)
+
+
+def answers_alike(model: Classifier, images: Tensor, float32: Compute, bfloat16: Compute) -> bool:
+    """Whether `model` predicts the same classes for images (n, 3, h, w) in both precisions, but for MOST in IMAGES.
+
+    One draw of a stochastic model, the same for both, from a stream that neither attacks nor judges.
+    """
+    generator = Streams(0, 0, images.device).generator("train") if model.stochastic else None
+    with torch.no_grad():
+        realisation = model.realise(images.shape, generator)
+    one, other = (compute.logits(realisation, images).argmax(1) for compute in (float32, bfloat16))
+    return int((one != other).sum()) * IMAGES <= MOST * len(images)
+
+
+@dataclass
+class Fitting:
+    """What a worker has found out of its models, by their keys. `exact` forbids all that changes a last bit."""
+
+    device: torch.device
+    exact: bool
+    note: Callable[[str], None]
+    _widest: dict[str, int] = field(default_factory=dict)
+    _alike: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _compiled: dict[str, Classifier] = field(default_factory=dict)
+
+    def settle(self, key: str, model: Classifier) -> None:
+        """Lay a frozen model out in memory, and compute once what no draw changes."""
+        self._widest[key] = 0 if self.exact else laid_out(model)
+        for module in model.modules():
+            if isinstance(module, Noisy):
+                module.settle()
+
+    def suit(
+        self,
+        compute: Compute,
+        declared: Arithmetic,
+        key: str,
+        model: Classifier,
+        data: str,
+        images: Callable[[], Tensor],
+    ) -> None:
+        """Have passes through a settled model computed as declared, in parts that this device takes best.
+
+        `images` gives the first of the dataset with the key `data`, which "auto" asks the model about.
+        """
+        compute.precision = declared if declared != "auto" else self._fastest(compute, key, model, data, images)
+        compute.suit(self._widest[key])
+
+    def _fastest(
+        self, compute: Compute, key: str, model: Classifier, data: str, images: Callable[[], Tensor]
+    ) -> Precision:
+        if self.exact or not gains(self.device, self._widest[key]):
+            return "float32"
+        if (key, data) not in self._alike:
+            both = [Compute(self.device, precision, compute.microbatch) for precision in ("float32", "bfloat16")]
+            for one in both:
+                one.suit(self._widest[key])
+            self._alike[key, data] = answers_alike(model, images()[:IMAGES], *both)
+        if not self._alike[key, data]:
+            self.note('a model answers otherwise in bfloat16: precision = "auto" is float32 for it')
+            return "float32"
+        return "bfloat16"
+
+    def compile(
+        self, compute: Compute, key: str, model: Classifier, images: int, forwards: float, slopes: float
+    ) -> None:
+        """Compile a network of ours for shards of so many `images`, if the record's passes repay it."""
+        if self.device.type != "cuda" or self.exact or self._compiled.get(key) is model:
+            return
+        net = getattr(getattr(model, "base", model), "net", None)
+        if not isinstance(net, nn.Module):
+            return
+        if compiling.repays(slopes, 0.0, compiling.gigaflops(net), "cuda", compiling.compiler(), forwards):
+            self._compiled[key] = model
+            compiling.compile_for(net, compute.part(images), self.note)

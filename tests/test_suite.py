@@ -391,8 +391,8 @@ def test_a_value_of_another_kind_anywhere_is_a_users_mistake(tmp_path: Path, dat
 def test_values_that_once_ended_in_a_traceback(tmp_path: Path):
     for text, key in (
         ("[attacks.a]\nkind = []\n", "attacks.a.kind"),
-        ("models = 0.5\n[tables.t]\nrows = [\"cni\"]\ncolumns = [\"none\"]\n", "tables.t.rows"),
-        ("[attacks.a]\nkind = \"worst\"\nattacks = 1.5\n", "attacks.a.attacks"),
+        ('models = 0.5\n[tables.t]\nrows = ["cni"]\ncolumns = ["none"]\n', "tables.t.rows"),
+        ('[attacks.a]\nkind = "worst"\nattacks = 1.5\n', "attacks.a.attacks"),
     ):
         with pytest.raises(UserError, match=key):
             read(tmp_path, text, "")

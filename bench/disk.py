@@ -6,10 +6,11 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench.errors import UserError
@@ -30,19 +31,24 @@ def write(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_part(path: Path, data: bytes) -> None:
-    """Write a file of work in progress with its own SHA-256 at its end."""
-    write(path, data + hashlib.sha256(data).digest())
+def write_part(path: Path, data: bytes, about: Mapping[str, str] | None = None) -> None:
+    """Write a file of work in progress: its data, what it was made with, and the SHA-256 of both at its end."""
+    told = json.dumps(dict(about or {})).encode()
+    body = data + told + len(told).to_bytes(4, "big")
+    write(path, body + hashlib.sha256(body).digest())
 
 
-def read_part(path: Path) -> bytes | None:
+def read_part(path: Path) -> tuple[bytes, dict[str, str]] | None:
     """What `write_part` wrote; None if it is not there or not whole."""
     try:
-        data = path.read_bytes()
+        whole = path.read_bytes()
     except OSError:
         return None
-    body, digest = data[:-32], data[-32:]
-    return body if hashlib.sha256(body).digest() == digest else None
+    body, digest = whole[:-32], whole[-32:]
+    if hashlib.sha256(body).digest() != digest:
+        return None
+    end = len(body) - 4 - int.from_bytes(body[-4:], "big")
+    return body[:end], json.loads(body[end:-4])
 
 
 def claim(path: Path) -> int | None:

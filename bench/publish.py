@@ -104,8 +104,8 @@ def publish(session: Session, only: str | None = None, strong: str = "", made: b
     index tables.json, claims.md, certificates.md, strong.md and numbers.md where there is
     something to say, figures and page.
 
-    Figures and page are left alone if no record was `made` and the tables are as they were, all of
-    it if nothing that it is made from has changed.
+    All of it is left alone if no record was `made` and nothing that it is made from has changed; figures and
+    page after --only, too, if the tables are as they were.
     """
     suite, folder = session.suite, session.folder
     state = published.state(session, strong, here(session.settings.device)) if only is None else None
@@ -124,10 +124,10 @@ def publish(session: Session, only: str | None = None, strong: str = "", made: b
     ):
         if words:
             write(folder / name, words.encode())
-    if made or not same or not (folder / "index.html").is_file():
+    if state is not None or made or not same or not (folder / "index.html").is_file():
         illustrate(session, whole)
     if state is not None:
-        published.remember(session, state)
+        published.remember(session, state, text)
     return Report(session, [view for view in whole if only in (None, view.name)], folder)
 
 

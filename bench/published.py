@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,21 +15,22 @@ Stamps = dict[str, list[int]]
 
 
 def state(session: Session, strong: str, here: str) -> str | None:
-    """SHA-256 over all that tables, figures and page follow from; None if a record is missing.
+    """SHA-256 over what tables, figures and page follow from; None if a record is missing.
 
-    That is the suite at its scale, the records' seals, what `bench diagnose` found, the ladders in
-    words (`strong`), this machine's device (`here`), and this program.
+    That is the suite as it was read, the records' manifests, the weights that are here (their training
+    curves are drawn), what `bench diagnose` found, the ladders in words (`strong`), this machine's device
+    (`here`), and this program.
     """
-    seals = []
+    suite, manifests = session.suite, []
     for outcomes in session.wanted():
         record = session.found.get(outcomes.key) or session.store.find(outcomes)
         if record is None:
             return None
-        seals.append(record.seal)
-    suite = session.suite
+        manifests.append(record.manifest["check"])
+    trained = [session.store.find(weights) for weights in suite.weights.values()]
     told = [
-        suite.path.read_text("utf-8"), suite.scale, suite.limit, session.why, seals, session.findings(), strong, here,
-        _program(),
+        suite.text, suite.scale, suite.limit, session.why, manifests,
+        [record and record.seal for record in trained], session.findings(), strong, here, _program(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
@@ -42,9 +44,12 @@ def unchanged(session: Session, state: str) -> bool:
         return False
 
 
-def remember(session: Session, state: str) -> None:
-    """Keep which files were written in this state."""
-    write(_place(session), json.dumps({"state": state, "files": _stamps(session.folder)}).encode())
+def remember(session: Session, state: str, tables: bytes) -> None:
+    """Keep which files were written in this state; not if another run has written its own `tables` meanwhile."""
+    with contextlib.suppress(OSError):
+        if (session.folder / "tables.md").read_bytes() == tables:
+            kept = {"state": state, "files": _stamps(session.folder)}
+            write(_place(session), json.dumps(kept).encode())
 
 
 def _place(session: Session) -> Path:
@@ -57,7 +62,9 @@ def _stamps(folder: Path) -> Stamps:
     for at, _, names in os.walk(folder):
         below = os.path.relpath(at, folder)
         for name in names:
-            about = os.stat(f"{at}/{name}")
+            if name.startswith("."):  # another process is writing it
+                continue
+            about = os.lstat(f"{at}/{name}")
             found[f"{below}/{name}"] = [about.st_size, about.st_mtime_ns]
     return found
 

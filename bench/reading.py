@@ -129,6 +129,7 @@ class Reader:
         return Suite(
             name, self.path, scale, declared, header, protocol, parts["attacks"], parts["datasets"], parts["weights"],
             parts["models"], parts["tables"], parts["figures"], tuple(c for c in claims if c), parts["ladders"], limit,
+            self.text,
         )  # fmt: skip
 
     def section(self, section: str) -> dict[str, Any]:

@@ -136,7 +136,8 @@ class Runner:
                 except Paused as pause:  # a training stopped; what else is under way is still waited for
                     paused = pause
                 self.running -= 1
-                self.submit(paused)  # the worker goes on while its last shard's record is sealed
+                if self.engine.slots > 1:
+                    self.submit(paused)  # the worker goes on while its last shard's record is sealed
                 if done is not None:
                     self.finish(done)
             elif taken:
@@ -268,6 +269,8 @@ class Runner:
             for name, value in done.provenance.items():
                 adds = name in ("forward_passes", "backward_passes") and isinstance(value, int)
                 about[name] = about.get(name, 0) + value if adds else value
+        for name, said in made_with(job).items():
+            about[name] = ", ".join(sorted(said))
         return about | {
             "made": now(),
             "seconds": round(sum(done.seconds for done in job.about), 2),
@@ -295,10 +298,20 @@ def gather(job: Job, folder: Path) -> None:
 def parts(job: Job) -> Iterator[bytes]:
     """The shards' bytes, in order."""
     for shard in shards(job.recipe):
-        data = read_part(job.folder / f"{shard:05d}")
-        if data is None:
+        part = read_part(job.folder / f"{shard:05d}")
+        if part is None:
             raise Lost(shard)
-        yield data
+        yield part[0]
+
+
+def made_with(job: Job) -> dict[str, set[str]]:
+    """The precision and device of every part, those of earlier runs among them: not all need be the same."""
+    found: dict[str, set[str]] = {}
+    for shard in shards(job.recipe):
+        _, about = read_part(job.folder / f"{shard:05d}") or (b"", {})
+        for name, said in about.items():
+            found.setdefault(name, set()).add(said)
+    return found
 
 
 def release(job: Job) -> None:

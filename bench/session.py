@@ -80,6 +80,8 @@ class Session:
             self._votes[recipe.key] = from_parquet(record.read("votes.parquet"))
             return self._votes[recipe.key]
         except (Damaged, ValueError) as error:
+            if self.found.pop(recipe.key, None):  # another run may have made it anew since it was found
+                return self.votes(recipe)
             self.store.faults.append(f"{record.path}: {error}")
             return None
 

@@ -26,7 +26,7 @@ from bench.disk import sync, write, writing
 from bench.errors import UserError
 from bench.recipes import Distilled, Examples, Fetched, Outcomes, Trained, Work, inputs, summary
 
-FORMAT = 1
+FORMAT = 2
 NOTES = {"model.toml"}  # tells of time and machine, so it is checked but is not part of the seal
 LARGEST_MANIFEST, LARGEST_FILE, MOST_FILES = 4 << 20, 4 << 30, 100_000
 ABANDONED = 3600.0  # seconds after which a temporary folder is one that a killed process left
@@ -216,8 +216,6 @@ def load(path: Path, key: str) -> Record | None:
     if not os.path.lexists(path):
         return None
     body = _manifest(path / "manifest.json")
-    if body.get("format") != FORMAT:
-        raise Damaged(f"{path}: a record of format {body.get('format')!r}, this version reads {FORMAT}")
     if body.get("key") != key:
         raise Damaged(f"{path}: holds the record {str(body.get('key'))[:12]}, not {key[:12]}")
     files, made_from = body.get("files"), body.get("made_from")
@@ -280,6 +278,8 @@ def _manifest(path: Path) -> dict[str, Any]:
         body = json.loads(data)
     except (ValueError, RecursionError):
         raise Damaged(f"{path}: not JSON ({len(data)} bytes)") from None
+    if isinstance(body, dict) and body.get("format") != FORMAT:
+        raise Damaged(f"{path}: a record of format {body.get('format')!r}, this version reads {FORMAT}")
     if not fits or not isinstance(body, dict):
         raise Damaged(f"{path}: does not match its own checksum")
     return body

@@ -42,6 +42,7 @@ class Suite(NamedTuple):
     claims: tuple[Claim, ...]
     ladders: dict[str, Ladder]
     limit: int | None
+    text: str = ""
 
     def outcomes(
         self, target: str, attack: str, source: str | None = None, data: str = "test", **changes: Any

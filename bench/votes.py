@@ -54,19 +54,23 @@ def to_parquet(votes: Votes) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    def plain(array: NDArray[Any], kind: pa.DataType) -> pa.Array:
+        # Of the buffer itself: pa.array would import pandas, if it is there, to ask whether this is one of its own.
+        flat = np.ascontiguousarray(array, kind.to_pandas_dtype()).reshape(-1)
+        return pa.Array.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
+
     def lists(array: NDArray[Any], kind: pa.DataType) -> pa.Array:
-        flat = pa.array(np.ascontiguousarray(array).reshape(-1), kind)
-        return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+        return pa.FixedSizeListArray.from_arrays(plain(array, kind), array.shape[1])
 
     columns = {
-        "index": pa.array(votes.index, pa.int64()),
-        "label": pa.array(votes.labels, pa.uint16()),
+        "index": plain(votes.index, pa.int64()),
+        "label": plain(votes.labels, pa.uint16()),
         "counts": lists(votes.counts, pa.uint16()),
         "probs": lists(votes.probs, pa.float16()),
         "prefix": lists(votes.prefix, pa.uint16()),
-        "linf": pa.array(votes.linf, pa.float32()),
-        "claimed": pa.array(votes.claimed, pa.int8()),
-        "shard": pa.array(votes.shard, pa.int32()),
+        "linf": plain(votes.linf, pa.float32()),
+        "claimed": plain(votes.claimed, pa.int8()),
+        "shard": plain(votes.shard, pa.int32()),
     }
     table = pa.table(columns).replace_schema_metadata({"bench.draw_right": json.dumps(votes.draw_right.tolist())})
     sink = io.BytesIO()
@@ -95,18 +99,25 @@ def from_parquet(data: bytes) -> Votes:
         raise ValueError(f"not a votes file: {error}") from None
     n = table.num_rows
 
+    def values(array: Any) -> NDArray[Any]:
+        # Of the buffer itself: to_numpy would import pandas, if it is there.
+        dtype = np.dtype(array.type.to_pandas_dtype())
+        if not len(array):
+            return np.empty(0, dtype)
+        return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
+
     def column(name: str) -> NDArray[Any]:
         array = table[name].combine_chunks()
         if array.null_count:
             raise ValueError(f"column {name} has gaps")
-        return np.asarray(array.to_numpy(zero_copy_only=False))
+        return values(array)
 
     def lists(name: str) -> NDArray[Any]:
         array = table[name].combine_chunks()
         flat = array.flatten()
         if array.null_count or flat.null_count or len(flat) != n * classes[name]:
             raise ValueError(f"column {name} has gaps")
-        return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(n, classes[name])
+        return values(flat).reshape(n, classes[name])
 
     votes = Votes(
         column("index"), column("label"), lists("counts"), lists("probs"), lists("prefix"), column("linf"),

@@ -8,12 +8,13 @@ from small import SUITE, go, session
 from torch import nn
 
 from bench.lab.attacks.losses import cross_entropy
-from bench.lab.compiling import compile_for
 from bench.lab.compute import Compute
 from bench.lab.fitting import IMAGES, WORTHWHILE, Fitting, answers_alike, gains, supported
-from bench.recipes import Examples, Model, Outcomes, Trained
+from bench.recipes import PGD, Examples, Model, Outcomes, Trained
+from bench.report.tables import computed_in
 from models.classifier import Plain
 from models.noise import ColoredNoise, Noisy
+from models.smoothing import Smoothed
 from models.wide_resnet import WideResNet
 
 AUTO = SUITE.replace("[protocol]", '[protocol]\nprecision = "auto"').replace("width = 1", "width = 2")
@@ -24,11 +25,24 @@ def both(microbatch=512):
     return Compute(CPU, "float32", microbatch), Compute(CPU, "bfloat16", microbatch)
 
 
+def linear():
+    """A network whose answers to noise are of many classes."""
+    torch.manual_seed(0)
+    return Plain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), 10)
+
+
 def test_a_network_that_answers_the_same_is_trusted():
-    net = WideResNet(10, 1, generator=torch.Generator().manual_seed(0)).eval()
     images = torch.rand(IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    assert answers_alike(Plain(net, 10), images, *both())
-    assert answers_alike(Noisy(net, ColoredNoise(net), 10), images, *both()), "both see one draw"
+    assert len(linear().net(images).argmax(1).unique()) > 4
+    assert answers_alike(linear(), images, *both())
+
+
+def test_both_precisions_see_one_draw():
+    images = torch.rand(IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    model = Smoothed(linear(), 1.0)
+    one, other = (model(images, torch.Generator().manual_seed(seed)).argmax(1) for seed in (0, 1))
+    assert (one != other).sum() > IMAGES / 4
+    assert answers_alike(model, images, *both())
 
 
 def doubtful():
@@ -131,27 +145,52 @@ def test_a_compiled_network_computes_the_same_with_one_graph():
         return found
 
     before, notes, counter = seen(), [], CompileCounterWithBackend("aot_eager")
-    compile_for(net, Compute(CPU, microbatch=8).part(20), notes.append, counter)
+    fitting = Fitting(CPU, False, notes.append)
+    fitting.try_compiling(Compute(CPU, microbatch=8), model, net, 20, True, counter)
     for one, other in zip(before, seen(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
     assert counter.frame_count == 2 and not notes, "with and without a gradient"
     torch._dynamo.reset()
 
 
-def test_a_compiler_that_fails_is_said_and_done_without():
+@pytest.mark.parametrize("when", ["forward", "backward"])
+def test_a_compiler_that_fails_is_said_and_done_without(when):
     import torch._dynamo
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
 
     torch._dynamo.reset()
     net = WideResNet(10, 1, generator=torch.Generator().manual_seed(0)).eval().requires_grad_(False)
     images, notes = torch.rand(2, 3, 32, 32), []
-    before = net(images)
+    before, plain = net(images), net.forward
 
     def broken(graph, inputs):
         raise OSError("no compiler here")
 
-    compile_for(net, 2, notes.append, broken)
-    with torch.no_grad():
-        for _ in range(2):
-            torch.testing.assert_close(net(images), before)
+    def whole(graph, inputs):
+        return make_boxed_func(graph.forward)
+
+    backend = broken if when == "forward" else aot_autograd(fw_compiler=whole, bw_compiler=broken)
+    Fitting(CPU, False, notes.append).try_compiling(Compute(CPU), Plain(net, 10), net, 2, True, backend)
     assert len(notes) == 1 and "torch.compile failed" in notes[0]
+    assert net.forward == plain
+    torch.testing.assert_close(net(images), before)
     torch._dynamo.reset()
+
+
+def test_a_record_of_two_precisions_says_both(tmp_path):
+    """A run that began with --exact and goes on without: the parts differ, and so does what is said of them."""
+    from test_run import part_of_a_run
+
+    part_of_a_run(tmp_path, 13, text=AUTO, exact=True)
+    go(tmp_path, text=AUTO)
+    said = {about["precision"] for _, about in records_of(tmp_path)}
+    assert any("float32" in words for words in said) and any(FAST in words for words in said)
+
+
+def test_a_number_of_two_precisions_is_marked_by_both():
+    examples = Examples(source=Model(weights=Trained()), attack=PGD(), precision="auto")
+    outcomes = Outcomes(examples=examples, target=Model(weights=Trained()), precision="auto")
+    about = {"provenance": {"precision": "bfloat16, float32", "crafting_precision": "float32"}}
+    assert computed_in(outcomes, about) == {"bfloat16", "float32"}
+    assert computed_in(outcomes, None) == {"auto"}

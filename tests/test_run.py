@@ -155,11 +155,11 @@ class Dies(Kept):
         return super().wait()
 
 
-def part_of_a_run(root: Path, tasks: int) -> int:
+def part_of_a_run(root: Path, tasks: int, text: str = SUITE, **changes: object) -> int:
     """Do so many tasks and die; how many of them were done."""
-    engine = Dies(session(root).settings, tasks)
+    engine = Dies(session(root, text, **changes).settings, tasks)
     with pytest.raises(ConnectionResetError):
-        go(root, engine)
+        go(root, engine, text=text, **changes)
     return len(engine.did)
 
 
@@ -189,6 +189,9 @@ def test_what_was_published_stays_until_something_it_is_made_from_changes(copy: 
     (copy / "results" / "small" / "tables.md").write_text("7 of 7")
     assert again() and not again()
     assert "7 of 7" not in (copy / "results" / "small" / "tables.md").read_text()
+    (copy / "results" / "small" / "index.html").write_text("nothing")
+    assert again() and not again()
+    assert "<table" in (copy / "results" / "small" / "index.html").read_text()
     assert again(SUITE.replace('rule = "vote"', 'rule = "vote"\nlabel = "Another"'))
     assert "Another" in (copy / "results" / "small" / "tables.md").read_text()
     session(copy).diagnosed("student", [{"check": "c", "figure": "f", "verdict": "suspicious", "advice": "a"}])

@@ -195,8 +195,8 @@ def test_no_flipped_byte_of_a_votes_record_goes_unseen(tmp_path: Path, where: fl
 @pytest.mark.parametrize("fault", [flipped, truncated, longer, empty, missing, a_folder], ids=lambda f: f.__name__)
 def test_a_spoilt_part_is_not_there(fault: Callable[[Path], None], tmp_path: Path):
     path = tmp_path / "00000"
-    write_part(path, b"votes of a shard")
-    assert read_part(path) == b"votes of a shard"
+    write_part(path, b"votes of a shard", {"precision": "bfloat16"})
+    assert read_part(path) == (b"votes of a shard", {"precision": "bfloat16"})
     fault(path)
     assert read_part(path) is None
 

@@ -38,30 +38,26 @@ def repays(gradients: float, trained: float, gflop: float, device: str, compiler
     return saved(gradients, GRADIENTS) + saved(trained, STEPS) + saved(forwards, FORWARDS) >= 2 * COST
 
 
-def compile_for(net: nn.Module, size: int, note: Callable[[str], None], backend: str = "inductor") -> None:
-    """Compile the forward pass of `net` for batches of `size` images; others run as they did.
+def compile_for(net: nn.Module, size: int, backend: str = "inductor") -> Callable[[], None]:
+    """Compile the forward pass of `net` for batches of `size` images; others run as they did. Returns what undoes it.
 
-    One shape is one graph, so that a smaller last shard or a batch that shrinks compiles nothing anew. Where the
-    compiler fails, `note` is told once and everything runs as it did.
+    One shape is one graph, so that a smaller last shard or a batch that shrinks compiles nothing anew.
     """
-    from torch._dynamo.exc import TorchDynamoException  # a second to import, and few runs compile
+    import torch._dynamo  # a second to import, and few runs compile
 
+    # By default shared by all networks of a class, whose ninth shape or mode would run uncompiled without a word.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     plain: Forward = net.forward
     fast: Forward = torch.compile(plain, dynamic=False, backend=backend)
-    broken = False
 
     def forward(images: Tensor) -> Tensor:
-        nonlocal broken
-        if broken or len(images) != size:
-            return plain(images)
-        try:
-            return fast(images)
-        except TorchDynamoException as error:
-            broken = True
-            note(f"torch.compile failed ({type(error).__name__}): going on without it")
-            return plain(images)
+        return fast(images) if len(images) == size else plain(images)
+
+    def undo() -> None:
+        net.forward = plain
 
     net.forward = forward
+    return undo
 
 
 def compiler() -> bool:

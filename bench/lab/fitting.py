@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from bench.lab import compiling
 from bench.lab.compute import Compute, laid_out
 from bench.lab.draws import Streams
+from bench.recipes import Examples
+from bench.tasks import images_in
 from bench.values import Arithmetic, Precision
 from models.classifier import Classifier
 from models.noise import Noisy
+from models.wide_resnet import WideResNet
 
 IMAGES = 64
 """Images that both precisions answer before the faster one is trusted."""
@@ -60,10 +63,12 @@ class Fitting:
     note: Callable[[str], None]
     _widest: dict[str, int] = field(default_factory=dict)
     _alike: dict[tuple[str, str], bool] = field(default_factory=dict)
-    _compiled: dict[str, Classifier] = field(default_factory=dict)
+    _work: dict[str, float] = field(default_factory=dict)
+    _tried: set[str] = field(default_factory=set)
 
     def settle(self, key: str, model: Classifier) -> None:
         """Lay a frozen model out in memory, and compute once what no draw changes."""
+        self._tried.discard(key)
         self._widest[key] = 0 if self.exact else laid_out(model)
         for module in model.modules():
             if isinstance(module, Noisy):
@@ -101,14 +106,35 @@ class Fitting:
         return "bfloat16"
 
     def compile(
-        self, compute: Compute, key: str, model: Classifier, images: int, forwards: float, slopes: float
+        self, compute: Compute, key: str, model: Classifier, examples: Examples, forwards: float, slopes: float
     ) -> None:
-        """Compile a network of ours for shards of so many `images`, if the record's passes repay it."""
-        if self.device.type != "cuda" or self.exact or self._compiled.get(key) is model:
-            return
+        """Compile a WideResNet if the passes an image that judging or crafting `examples` takes repay it.
+
+        Only ours: a stranger's network may draw random numbers, which a compiler draws otherwise.
+        """
         net = getattr(getattr(model, "base", model), "net", None)
-        if not isinstance(net, nn.Module):
+        if self.device.type != "cuda" or self.exact or not isinstance(net, WideResNet) or key in self._tried:
             return
-        if compiling.repays(slopes, 0.0, compiling.gigaflops(net), "cuda", compiling.compiler(), forwards):
-            self._compiled[key] = model
-            compiling.compile_for(net, compute.part(images), self.note)
+        work = self._work.get(key) or compiling.gigaflops(net)
+        self._work[key], n = work, images_in(examples)
+        if compiling.repays(n * slopes, 0.0, work, "cuda", compiling.compiler(), n * forwards):
+            self._tried.add(key)
+            self.try_compiling(compute, model, net, min(n, examples.shard), slopes > 0)
+
+    def try_compiling(
+        self, compute: Compute, model: Classifier, net: nn.Module, shard: int, backward: bool, backend: str = "inductor"
+    ) -> None:
+        """Compile `net` for the parts of such a shard and do one pass; where that fails all runs as it did."""
+        undo = compiling.compile_for(net, compute.part(shard), backend)
+        images = torch.full((compute.part(shard), 3, 32, 32), 0.5, device=self.device)
+        own = Compute(self.device, compute.precision, compute.microbatch)
+        try:
+            generator = Streams(0, 0, self.device).generator("train") if model.stochastic else None
+            with torch.no_grad():
+                realisation = model.realise(images.shape, generator)
+            own.logits(realisation, images)
+            if backward:
+                own.gradient(realisation, images, images, lambda logits, _: logits.sum(1))
+        except Exception as error:  # whatever a compiler can raise, eager PyTorch does not need it
+            undo()
+            self.note(f"torch.compile failed ({type(error).__name__}): going on without it")

@@ -7,6 +7,7 @@ import platform
 import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from bench.lab.weights import build
 from bench.lab.weights import load as load_weights
 from bench.recipes import PGD, Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Peer, Trained, targets_of
 from bench.store import Damaged, Store
-from bench.tasks import Done, Hooks, Settings, Task, images_in, rows, shards
+from bench.tasks import Done, Hooks, Settings, Task, rows, shards
 from bench.values import Arithmetic
 from bench.votes import Votes, from_parquet, to_parquet
 from models.classifier import Classifier
@@ -57,6 +58,7 @@ class Lab:
         self.fitting = Fitting(self.device, settings.exact, self.notes.append)
         self._reader = ThreadPoolExecutor(1)
         self._ahead: dict[tuple[str, int], Future[Crafted]] = {}
+        self._last: tuple[str, int] | None = None
         self._models: OrderedDict[str, Classifier] = OrderedDict()
         self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict()
 
@@ -73,14 +75,24 @@ class Lab:
 
                 about = describe(recipe, task.folder, self.store.root, self.settings.download)
             case Examples() as recipe:
-                write_part(task.folder / f"{task.shard:05d}", self.craft(recipe, _number(task.shard), compute))
-                about = self.attack(recipe) | {"precision": compute.precision}
+                made = self.craft(recipe, _number(task.shard), compute)
+                self.leave(task, compute, made)
+                about = self.attack(recipe)
             case Outcomes() as recipe:
                 votes = self.judge(recipe, _number(task.shard), compute)
-                write_part(task.folder / f"{task.shard:05d}", to_parquet(votes))
-                about = {"precision": compute.precision} | self.crafting(recipe.examples)
+                self.leave(task, compute, to_parquet(votes))
+                about = self.crafting(recipe.examples)
         passes = {"forward_passes": compute.forwards, "backward_passes": compute.backwards}
         return Done(task, time.perf_counter() - start, self.provenance() | passes | about, tuple(self.notes))
+
+    def leave(self, task: Task, compute: Compute, data: bytes) -> None:
+        """Put a part into the task's folder, with what it was made with: a record's parts may have several makers."""
+        about = {"precision": compute.precision, "device": self._device}
+        write_part(task.folder / f"{task.shard:05d}", data, about)
+
+    @cached_property
+    def _device(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor()
 
     def compute(self, task: Task) -> Compute:
         return Compute(self.device, microbatch=self.settings.microbatch, note=self.notes.append)
@@ -143,8 +155,7 @@ class Lab:
         self.suit(compute, recipe.precision, recipe.source, recipe.data)
         if isinstance(recipe.attack, PGD) and not recipe.attack.early_stop:  # a batch that shrinks has no one shape
             forwards, slopes = gradients(recipe.attack)
-            n = images_in(recipe)
-            self.fitting.compile(compute, recipe.source.key, source, len(images), n * forwards, n * slopes)
+            self.fitting.compile(compute, recipe.source.key, source, recipe, forwards, slopes)
         made = craft(
             recipe.attack,
             source,
@@ -181,8 +192,7 @@ class Lab:
         target = self.model(recipe.target)
         self.suit(compute, recipe.precision, recipe.target, recipe.examples.data)
         if recipe.stopping.kind == "fixed":
-            passes = float(images_in(recipe) * recipe.draws)
-            self.fitting.compile(compute, recipe.target.key, target, len(judged.images), passes, 0.0)
+            self.fitting.compile(compute, recipe.target.key, target, recipe.examples, float(recipe.draws), 0.0)
         return judge(target, judged, recipe.draws, recipe.stopping, streams, compute)
 
     # -- what they need --------------------------------------------------------------------------
@@ -208,7 +218,8 @@ class Lab:
         waiting = self._ahead.pop((recipe.key, shard), None)
         made = self._read(recipe, shard) if waiting is None else waiting.result()
         self._ahead.clear()
-        if shard + 1 in shards(recipe):
+        follows, self._last = shard == 0 or self._last == (recipe.key, shard - 1), (recipe.key, shard)
+        if follows and shard + 1 in shards(recipe):  # of several workers none has them all
             self._ahead[recipe.key, shard + 1] = self._reader.submit(self._read, recipe, shard + 1)
         return made
 
@@ -295,12 +306,10 @@ class Lab:
                 versions[library] = version(library)
             except PackageNotFoundError:
                 continue
-        cuda = self.device.type == "cuda"
-        device = torch.cuda.get_device_name(self.device) if cuda else processor()
         return {
-            "device": device,
+            "device": self._device,
             "device_type": self.device.type,
-            "tf32": cuda and torch.backends.cudnn.allow_tf32,
+            "tf32": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),

@@ -144,7 +144,7 @@ def remarks(
     if number.n < whole:
         shuffled = f"{data.start + 1} to {data.start + number.n} of a fixed shuffle"
         said.append(f"a subset: {number.n:,} of the {whole:,} {data.split} images ({shuffled})")
-    precisions = sorted({*computed_in(outcomes, manifest)} - {"float32"})
+    precisions = sorted(computed_in(outcomes, manifest) - {"float32"})
     said += [f"computed in {precision}, not float32" for precision in precisions]
     device = (manifest or {}).get("provenance", {}).get("device")
     if here is not None and device not in (None, here):
@@ -158,13 +158,14 @@ def remarks(
     return said
 
 
-def computed_in(outcomes: Outcomes, manifest: Mapping[str, Any] | None) -> list[str]:
-    """What the outcomes and their examples were computed in: as declared, or what "auto" was there."""
+def computed_in(outcomes: Outcomes, manifest: Mapping[str, Any] | None) -> set[str]:
+    """What the outcomes and their examples were computed in: as declared, or what "auto" was there, shard by shard."""
     about = (manifest or {}).get("provenance", {})
     declared = {"precision": outcomes.precision}
     if outcomes.examples.source is not None:
         declared["crafting_precision"] = outcomes.examples.precision
-    return [str(about.get(name, "auto")) if word == "auto" else word for name, word in declared.items()]
+    words = (str(about.get(name, "auto")) if word == "auto" else word for name, word in declared.items())
+    return {one for word in words for one in word.split(", ")}
 
 
 def suspicions(

@@ -49,7 +49,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     """What the columns mean, and the limits themselves."""
     lines = [
         f"limit in {precision}: {limit['forwards']:.0f} forward passes or {limit['gradients']:.0f} input gradients a "
-        f"second and nothing around them, {100 * limit['share_of_peak']:.0f} % of a large matrix product's speed "
+        f"second and nothing around them, {limit['share_of_peak']:.2f} times the operations of a large matrix product "
         f"({limit['peak_gigaflops']:.0f} GFLOP/s)"
         for precision, limit in found["limits"].items()
     ]

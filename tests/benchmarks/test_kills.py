@@ -83,7 +83,7 @@ def test_kills_at_random_moments(signal_: signal.Signals, tmp_path: Path):
                 kills += 1
                 process.wait()
                 last = log(root)[-1].split()
-                where.append("between tasks" if last[0] in ("done", "start") else last[1])
+                where.append("between tasks" if last[0] in ("done", "start", "end") else last[1])
             else:
                 assert process.wait() == 0
         assert result(root) == wanted, "the same bytes in tables.md, the same outcomes"

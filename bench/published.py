@@ -23,7 +23,7 @@ def state(session: Session, strong: str, here: str) -> str | None:
     """
     suite, manifests = session.suite, []
     for outcomes in session.wanted():
-        record = session.found.get(outcomes.key) or session.store.find(outcomes)
+        record = session.record(outcomes)
         if record is None:
             return None
         manifests.append(record.manifest["check"])

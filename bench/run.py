@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -55,7 +55,14 @@ class Job(NamedTuple):
     made_from: dict[str, str]
     todo: set[int | None]
     about: list[Done]
+    makers: dict[str, set[str]]
     lock: int | None
+
+    def made_by(self, about: Mapping[str, object]) -> None:
+        """Note the precision and device of a part, an earlier run's or this one's: not all need be the same."""
+        for name in ("precision", "device"):
+            if name in about:
+                self.makers.setdefault(name, set()).add(str(about[name]))
 
 
 class Counts(NamedTuple):
@@ -217,11 +224,17 @@ class Runner:
                 return False
         digest = hashlib.sha256(repr(sorted(made_from.items())).encode()).hexdigest()[:8]
         folder = self.store.scratch / "parts" / f"{recipe.key[:24]}-{digest}"
-        todo = {shard for shard in wanted if shard is None or read_part(folder / f"{shard:05d}") is None}
+        job = Job(recipe, folder, made_from, set(), [], {}, lock)
+        for shard in wanted:
+            part = None if shard is None else read_part(folder / f"{shard:05d}")
+            if part is None:
+                job.todo.add(shard)
+            else:
+                job.made_by(part[1])
+        todo = job.todo
         for left in set(wanted) - todo:
             self.reused += 1
             self.events.done(Task(recipe, left, folder), share_of(recipe, left))
-        job = Job(recipe, folder, made_from, todo, [], lock)
         self.jobs[recipe.key] = job
         with writing(folder):
             if None in todo and folder.exists():
@@ -237,6 +250,7 @@ class Runner:
         job = self.jobs[done.task.recipe.key]
         job.todo.discard(done.task.shard)
         job.about.append(done)
+        job.made_by(done.provenance)
         self.tasks += 1
         share = share_of(job.recipe, done.task.shard)
         self.rates.learn(job.recipe, done.seconds, share)
@@ -269,7 +283,7 @@ class Runner:
             for name, value in done.provenance.items():
                 adds = name in ("forward_passes", "backward_passes") and isinstance(value, int)
                 about[name] = about.get(name, 0) + value if adds else value
-        for name, said in made_with(job).items():
+        for name, said in job.makers.items():
             about[name] = ", ".join(sorted(said))
         return about | {
             "made": now(),
@@ -302,16 +316,6 @@ def parts(job: Job) -> Iterator[bytes]:
         if part is None:
             raise Lost(shard)
         yield part[0]
-
-
-def made_with(job: Job) -> dict[str, set[str]]:
-    """The precision and device of every part, those of earlier runs among them: not all need be the same."""
-    found: dict[str, set[str]] = {}
-    for shard in shards(job.recipe):
-        _, about = read_part(job.folder / f"{shard:05d}") or (b"", {})
-        for name, said in about.items():
-            found.setdefault(name, set()).add(said)
-    return found
 
 
 def release(job: Job) -> None:

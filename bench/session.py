@@ -69,11 +69,15 @@ class Session:
         self._wanted[only, figures] = list(dict.fromkeys(wanted))
         return self._wanted[only, figures]
 
+    def record(self, recipe: Work) -> Record | None:
+        """The recipe's record, not looked for again where a plan has found it."""
+        return self.found.get(recipe.key) or self.store.find(recipe)
+
     def votes(self, recipe: Outcomes) -> Votes | None:
         """The votes of a recipe if its record is there and whole; a damaged one is a fault, not a number."""
         if recipe.key in self._votes:
             return self._votes[recipe.key]
-        record = self.found.get(recipe.key) or self.store.find(recipe)
+        record = self.record(recipe)
         if record is None:
             return None
         try:
@@ -144,7 +148,7 @@ class Session:
         return {name: marked for name, marked in found.items() if marked}
 
     def manifest(self, recipe: Work) -> dict[str, Any] | None:
-        record = self.found.get(recipe.key) or self.store.find(recipe)
+        record = self.record(recipe)
         return None if record is None else record.manifest
 
 

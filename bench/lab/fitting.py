@@ -14,7 +14,7 @@ from bench.lab.draws import Streams
 from bench.recipes import Examples
 from bench.tasks import images_in
 from bench.values import Arithmetic, Precision
-from models.classifier import Classifier
+from models.classifier import Classifier, Realisation
 from models.noise import Noisy
 from models.wide_resnet import WideResNet
 
@@ -47,11 +47,15 @@ def answers_alike(model: Classifier, images: Tensor, float32: Compute, bfloat16:
 
     One draw of a stochastic model, the same for both, from a stream that neither attacks nor judges.
     """
-    generator = Streams(0, 0, images.device).generator("train") if model.stochastic else None
-    with torch.no_grad():
-        realisation = model.realise(images.shape, generator)
+    realisation = _one_draw(model, images)
     one, other = (compute.logits(realisation, images).argmax(1) for compute in (float32, bfloat16))
     return int((one != other).sum()) * IMAGES <= MOST * len(images)
+
+
+def _one_draw(model: Classifier, images: Tensor) -> Realisation:
+    generator = Streams(0, 0, images.device).generator("train") if model.stochastic else None
+    with torch.no_grad():
+        return model.realise(images.shape, generator)
 
 
 @dataclass
@@ -129,9 +133,7 @@ class Fitting:
         images = torch.full((compute.part(shard), 3, 32, 32), 0.5, device=self.device)
         own = Compute(self.device, compute.precision, compute.microbatch)
         try:
-            generator = Streams(0, 0, self.device).generator("train") if model.stochastic else None
-            with torch.no_grad():
-                realisation = model.realise(images.shape, generator)
+            realisation = _one_draw(model, images)
             own.logits(realisation, images)
             if backward:
                 own.gradient(realisation, images, images, lambda logits, _: logits.sum(1))

@@ -77,11 +77,11 @@ class Lab:
             case Examples() as recipe:
                 made = self.craft(recipe, _number(task.shard), compute)
                 self.leave(task, compute, made)
-                about = self.attack(recipe)
+                about = self.attack(recipe) | {"precision": compute.precision}
             case Outcomes() as recipe:
                 votes = self.judge(recipe, _number(task.shard), compute)
                 self.leave(task, compute, to_parquet(votes))
-                about = self.crafting(recipe.examples)
+                about = self.crafting(recipe.examples) | {"precision": compute.precision}
         passes = {"forward_passes": compute.forwards, "backward_passes": compute.backwards}
         return Done(task, time.perf_counter() - start, self.provenance() | passes | about, tuple(self.notes))
 

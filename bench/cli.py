@@ -138,7 +138,7 @@ def execute(session: Any, wanted: Any, fresh: bool, quiet: bool, engine: str, wo
     estimate = sum(rates.seconds(recipe) for recipe in plan.order)
     console.print(f"to make: {len(plan.order)} records, about {clock(estimate)} on this machine", highlight=False)
     display = Display(plan, session.names, rates, console, quiet, session.settings.stop_at)
-    runner = engines.choose(engine, session.settings, workers, address, display.hooks())
+    runner = engines.choose(engine, session.settings, workers, address, display.hooks(), plan.order)
     try:
         with display.shown():
             return run(plan, session.settings, session.store, runner, display, rates)

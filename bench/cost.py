@@ -134,4 +134,4 @@ class Rates:
     def save(self) -> None:
         """Keep what was learnt; only estimates depend on it."""
         with contextlib.suppress(Exception):
-            write(self.path, json.dumps(self.known, indent=1).encode())
+            write(self.path, json.dumps(self.known, indent=1).encode(), lasting=False)

@@ -16,16 +16,21 @@ from pathlib import Path
 from bench.errors import UserError
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename."""
+def write(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename.
+
+    Not `lasting`: without the fsync, for files whose readers check them. A killed process loses
+    nothing by that; a machine without power may lose the file, or leave part of it.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -35,7 +40,7 @@ def write_part(path: Path, data: bytes, about: Mapping[str, str] | None = None) 
     """Write a file of work in progress: its data, what it was made with, and the SHA-256 of both at its end."""
     told = json.dumps(dict(about or {})).encode()
     body = data + told + len(told).to_bytes(4, "big")
-    write(path, body + hashlib.sha256(body).digest())
+    write(path, body + hashlib.sha256(body).digest(), lasting=False)
 
 
 def read_part(path: Path) -> tuple[bytes, dict[str, str]] | None:

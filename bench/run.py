@@ -300,10 +300,10 @@ def gather(job: Job, folder: Path) -> None:
             from bench.votes import concatenate, from_parquet, to_parquet
 
             votes = [from_parquet(data) for data in parts(job)]
-            write(folder / "votes.parquet", to_parquet(concatenate(votes)))
+            write(folder / "votes.parquet", to_parquet(concatenate(votes)), lasting=False)
         case Examples():
             for shard, data in enumerate(parts(job)):
-                write(folder / f"{shard:05d}.safetensors", data)
+                write(folder / f"{shard:05d}.safetensors", data, lasting=False)
         case _:
             for path in sorted(job.folder.iterdir()):
                 shutil.move(path, folder / path.name)

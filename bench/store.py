@@ -75,6 +75,11 @@ class Store:
         """The folder of work in progress."""
         return self.root / ".bench"
 
+    @property
+    def images(self) -> Path:
+        """The folder of decoded images."""
+        return self.scratch / "images"
+
     def place(self, recipe: Work) -> Path:
         """Where the recipe's record is, or would be."""
         match recipe:

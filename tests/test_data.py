@@ -254,6 +254,25 @@ def test_shuffle_is_a_permutation_of_its_seed(n: int, seed: int) -> None:
     assert np.array_equal(shuffle(n, seed), shuffle(n, seed))
 
 
+def same(one: Images, other: Images) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_decoded_images_are_kept_and_never_believed(test_set: Images, tmp_path: Path) -> None:
+    kept, file = tmp_path / "images", tmp_path / "images" / "cifar10-test.bin"
+    assert same(load(kept=kept), test_set)
+    whole = file.read_bytes()
+    Image.fromarray(np.zeros((3200, 3200, 3), np.uint8)).save(tmp_path / "test.webp", lossless=True, method=0)
+    shutil.copy(SHIPPED / "test-labels.npy", tmp_path)
+    assert same(load(root=tmp_path, kept=kept), test_set), "from the file: these are not decoded"
+    for spoilt in (whole[:-1], b"", whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:], whole + whole[:3073]):
+        file.write_bytes(spoilt)
+        with pytest.raises(UserError, match="not the images of CIFAR-10"):
+            load(root=tmp_path, kept=kept)
+        assert same(load(kept=kept), test_set)
+        assert file.read_bytes() == whole
+
+
 def test_shuffle_never_changes() -> None:
     assert shuffle(10, 0).tolist() == [8, 3, 0, 5, 7, 4, 2, 6, 9, 1]
     assert not np.array_equal(shuffle(1000, 1), shuffle(1000, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,12 +21,13 @@ import torch
 from torch import Tensor
 
 from bench.cost import Rates
+from bench.engines import start
 from bench.engines.local import Workers
 from bench.errors import Paused, UserError
 from bench.lab.compute import Compute
 from bench.plan import refuse_stale
 from bench.publish import publish
-from bench.recipes import Data, Examples, Outcomes, Trained
+from bench.recipes import Data, Examples, Fetched, Outcomes, Trained
 from bench.run import Runner
 from bench.session import planned
 from bench.store import Store
@@ -327,6 +330,33 @@ def test_other_errors_of_a_network_are_not_taken_for_memory():
 
     with pytest.raises(RuntimeError, match="mat1"):
         Compute(torch.device("cpu")).logits(realisation, torch.rand(4, 3, 4, 4))
+
+
+# -- the start -------------------------------------------------------------------------------------
+
+
+def test_an_import_is_not_searched_for_garbage_and_what_follows_is():
+    try:
+        with pytest.raises(ImportError), start.uncollected():
+            assert not gc.isenabled()
+            import bench.nothing  # noqa: F401
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 100_000, "torch and all that is with it"
+    finally:
+        gc.unfreeze()
+
+
+def test_a_worker_begins_with_the_images_of_its_first_work(whole: Path):
+    opened = session(whole)
+    plan = planned(opened, opened.wanted(), True)
+    fetched = Fetched(kind="python", name="a.py:b", sha256="0" * 64)
+    data = start.first_images([fetched, *plan.order])
+    assert data is not None
+    assert start.first_images([fetched]) is None
+    lab = start.begin(opened.settings, Hooks(), data)
+    assert list(lab._data) == [(data.kind, data.split)]
+    nowhere = replace(opened.settings, data_root=whole / "nowhere")
+    assert not start.begin(nowhere, Hooks(), Data(split="train"))._data, "which is told when they are asked for"
 
 
 # -- interrupts --------------------------------------------------------------------------------------

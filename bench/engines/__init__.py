@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import UserError, nearest
+from bench.recipes import Work
 from bench.tasks import Hooks, Settings
 
 
-def choose(name: str, settings: Settings, workers: int, address: str | None, hooks: Hooks) -> Any:
-    """The engine called `name`: this process, worker processes, or a Ray cluster."""
+def choose(
+    name: str, settings: Settings, workers: int, address: str | None, hooks: Hooks, order: Sequence[Work] = ()
+) -> Any:
+    """The engine called `name` (this process, worker processes, or a Ray cluster) for the work in `order`."""
     if name == "local":
         from bench.engines.local import Here, Workers
+        from bench.engines.start import first_images
 
-        return Here(settings, hooks) if workers == 1 else Workers(settings, workers, hooks)
+        return Here(settings, hooks, first_images(order)) if workers == 1 else Workers(settings, workers, hooks)
     if name == "ray":
         from bench.engines.ray import Cluster
 

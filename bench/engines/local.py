@@ -13,17 +13,19 @@ from dataclasses import replace
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
+from bench.engines import start
 from bench.errors import UserError
+from bench.recipes import Data
 from bench.tasks import Done, Hooks, Settings, Task
 
 
 class Here:
-    """One task at a time, in this process; the lab (and torch) is loaded at the first task."""
+    """One task at a time, in this process; the lab (and torch, and the images of `data`) is loaded at the first."""
 
     slots = 1
 
-    def __init__(self, settings: Settings, hooks: Hooks) -> None:
-        self.settings, self.hooks = settings, hooks
+    def __init__(self, settings: Settings, hooks: Hooks, data: Data | None = None) -> None:
+        self.settings, self.hooks, self.data = settings, hooks, data
         self.lab: Any = None
         self.task: Task | None = None
 
@@ -32,9 +34,7 @@ class Here:
 
     def wait(self) -> Done:
         if self.lab is None:
-            from bench.lab.work import Lab
-
-            self.lab = Lab(self.settings, self.hooks)
+            self.lab = start.begin(self.settings, self.hooks, self.data)
         assert self.task is not None
         done: Done = self.lab.perform(self.task)
         return done
@@ -104,9 +104,7 @@ def begin(settings: Settings, stopping: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    from bench.lab.work import Lab
-
-    _lab.append(Lab(settings, Hooks(should_stop=stopping.is_set)))
+    _lab.append(start.begin(settings, Hooks(should_stop=stopping.is_set)))
 
 
 def perform(task: Task) -> Done:

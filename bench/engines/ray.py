@@ -146,10 +146,10 @@ class Worker:
         if not self.token.exists():
             what = f"the node {os.uname().nodename} does not see the store at {self.settings.root}"
             return UserError("--engine ray", what, "all nodes need one shared folder, at the same path")
-        from bench.lab.work import Lab
+        from bench.engines import start
 
         try:
-            self.lab = Lab(self.settings, Hooks(should_stop=lambda: self.stopping))
+            self.lab = start.begin(self.settings, Hooks(should_stop=lambda: self.stopping))
         except UserError as error:
             return error
         return None

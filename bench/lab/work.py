@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -43,9 +44,17 @@ KEPT = 4  # models a worker keeps at hand
 
 
 class Lab:
-    """One worker's models, images and device. `hooks` report progress and ask whether to stop."""
+    """One worker's models, images and device. `hooks` report progress and ask whether to stop.
 
-    def __init__(self, settings: Settings, hooks: Hooks | None = None) -> None:
+    `images` are splits that have been read already, by data set and split.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        hooks: Hooks | None = None,
+        images: Mapping[tuple[str, str], datasets.Images] | None = None,
+    ) -> None:
         self.settings = settings
         self.hooks = hooks or Hooks()
         self.store = Store(settings.root)
@@ -60,7 +69,7 @@ class Lab:
         self._ahead: dict[tuple[str, int], Future[Crafted]] = {}
         self._last: tuple[str, int] | None = None
         self._models: OrderedDict[str, Classifier] = OrderedDict()
-        self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict()
+        self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict(images or {})
 
     def perform(self, task: Task) -> Done:
         """Do one task; its result is in the task's folder when this returns."""
@@ -254,7 +263,7 @@ class Lab:
         name = (data.kind, data.split)
         if name not in self._data:
             self._data[name] = datasets.load(
-                data.kind, data.split, self.settings.data_root, download=self.settings.download
+                data.kind, data.split, self.settings.data_root, download=self.settings.download, kept=self.store.images
             )
             while len(self._data) > 2:
                 self._data.popitem(last=False)

@@ -75,6 +75,9 @@ def command() -> str:
 
 def interrupted() -> NoReturn:
     """Say that nothing is lost, and how to go on."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses it again gets what they asked for, not a traceback
     fail(f"interrupted; what was finished is kept\nresume with: {command()}", 130)
 
 

@@ -82,10 +82,17 @@ class Display:
 
     @contextmanager
     def shown(self) -> Iterator[Display]:
-        """Show the bar; the first Ctrl-C or SIGTERM asks to stop, the second stops now."""
+        """Show the bar; the first Ctrl-C or SIGTERM asks to stop, the second stops now.
+
+        One that comes while the program is leaving for an earlier one changes nothing: what it would
+        interrupt is the leaving itself. So the handlers stay until the end then.
+        """
+        leaving = False
 
         def stop(number: int, frame: FrameType | None) -> None:
             self.stops += 1
+            if leaving:
+                return
             if self.stops > 1:
                 raise KeyboardInterrupt
             self.console.print("\nstopping after this shard; once more to stop now", highlight=False)
@@ -99,6 +106,10 @@ class Display:
         try:
             with self.bar:
                 yield self
+        except BaseException:
+            leaving = self.stops > 0
+            raise
         finally:
-            for taken, handler in before:
-                signal.signal(taken, handler)
+            if not leaving:
+                for taken, handler in before:
+                    signal.signal(taken, handler)

@@ -149,6 +149,8 @@ class Runner:
                     self.finish(done)
             elif taken:
                 time.sleep(0.5)
+        if paused:  # nothing else could be done without what was being trained
+            raise paused
         return Counts(self.records, self.tasks, self.reused)
 
     def submit(self, paused: Paused | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -407,13 +408,29 @@ def test_ctrl_c_finishes_the_shard_and_says_how_to_go_on_and_sigkill_is_survived
     assert result(tmp_path) == result(whole)
 
 
-def test_a_second_ctrl_c_stops_now_and_takes_the_workers_along(whole: Path, tmp_path: Path):
+@pytest.mark.parametrize("later", [0.0, 2.0])
+def test_ctrl_c_in_a_terminal_pauses_workers_that_start_or_train(later: float, tmp_path: Path):
+    """A terminal's Ctrl-C reaches the workers too."""
     process = command(tmp_path, "--workers", "2", start_new_session=True)
     until(lambda: bool(list(tmp_path.glob(".bench/parts/*"))), process)
+    time.sleep(later)
+    os.killpg(process.pid, signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "resume with: python -m bench run" in said
+    assert not out, "no tables of a run that was stopped"
+
+
+@pytest.mark.parametrize("later", [0.0, 1.0])
+def test_a_second_ctrl_c_stops_now_and_takes_the_workers_along(later: float, tmp_path: Path):
+    process = command(tmp_path, "--workers", "2", start_new_session=True)
+    until(lambda: bool(list(tmp_path.glob(".bench/parts/*"))), process)
+    time.sleep(later)
     started = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    for _ in range(3):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert time.monotonic() - started < 20
@@ -487,4 +504,11 @@ def test_time_that_is_up_pauses_between_shards(whole: Path, tmp_path: Path):
         Runner(opened.settings, opened.store, engine, display, rates).go(plan)
     assert len(engine.did) == 6
     assert go(tmp_path).tasks == TASKS - 6
+    assert result(tmp_path) == result(whole)
+
+
+def test_a_training_that_pauses_with_nothing_else_to_do_pauses_the_run(whole: Path, tmp_path: Path):
+    with pytest.raises(Paused, match="training"):
+        go(tmp_path, stop_at=time.time())
+    assert go(tmp_path).tasks == TASKS
     assert result(tmp_path) == result(whole)

@@ -18,6 +18,8 @@ from bench.errors import UserError
 from bench.recipes import Data
 from bench.tasks import Done, Hooks, Settings, Task
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Here:
     """One task at a time, in this process; the lab (and torch, and the images of `data`) is loaded at the first."""
@@ -56,10 +58,14 @@ class Workers:
         self.futures: set[Future[Done]] = set()
 
     def submit(self, task: Task) -> None:
+        # A worker that this starts inherits the mask: until it ignores a terminal's Ctrl-C, that waits.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
             self.futures.add(self.pool.submit(perform, task))
         except BrokenProcessPool:
             raise died() from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def wait(self) -> Done:
         finished: set[Future[Done]] = set()
@@ -94,8 +100,8 @@ _lab: list[Any] = []  # a worker process's own, filled by `begin`
 
 def begin(settings: Settings, stopping: Any) -> None:
     """Give a worker process its lab; to interrupt is its parent's business, to outlive it is not."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

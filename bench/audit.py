@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy  # scipy.special is loaded when it is first needed
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 from bench.errors import UserError
 from bench.folds import correct, predicted
@@ -191,7 +191,7 @@ def by_draw(recorded: NDArray[np.int64], draws: int, here: Votes) -> float:
     if variance == 0:
         return 1.0 if gap == 0 else 0.0
     freedom = variance**2 / float((spread**2 / (here.prefix_draws - 1)).sum())
-    return float(2 * stdtr(freedom, -abs(gap) / np.sqrt(variance)))
+    return float(2 * scipy.special.stdtr(freedom, -abs(gap) / np.sqrt(variance)))
 
 
 def shares_draws(target: Model) -> bool:

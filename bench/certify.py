@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # scipy.special is loaded when it is first needed
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtri
 
 Ints = NDArray[np.integer[Any]]
 ABSTAIN = -1
@@ -26,7 +26,7 @@ class Certificate(NamedTuple):
 
 def largest_radius(n: int, alpha: float, sigma: float) -> float:
     """The radius when all `n` draws agree: the most that (n, alpha, sigma) can certify; <= 0: nothing."""
-    return float(sigma * ndtri(alpha ** (1 / n)))
+    return float(sigma * scipy.special.ndtri(alpha ** (1 / n)))
 
 
 def certify(selection: Ints, estimation: Ints, alpha: float = 1e-3, sigma: float = 0.25) -> Certificate:
@@ -55,9 +55,10 @@ def certify(selection: Ints, estimation: Ints, alpha: float = 1e-3, sigma: float
     choice = selection.argmax(1)
     right = np.take_along_axis(estimation, choice[:, None], 1)[:, 0].astype(np.float64)
     # alpha-quantile of Beta(k, n - k + 1); no successes bound nothing
-    low = np.where(right > 0, betaincinv(np.maximum(right, 1), draws - np.maximum(right, 1) + 1, alpha), 0.0)
+    some = np.maximum(right, 1)
+    low = np.where(right > 0, scipy.special.betaincinv(some, draws - some + 1, alpha), 0.0)
     sure = low > 0.5
-    radius = np.where(sure, sigma * ndtri(np.where(sure, low, 0.5)), 0.0)
+    radius = np.where(sure, sigma * scipy.special.ndtri(np.where(sure, low, 0.5)), 0.0)
     return Certificate(np.where(sure, choice, ABSTAIN).astype(np.int64), radius)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
 
 from bench.errors import UserError
 from bench.expressions import Comparison, parse, resolve
@@ -159,7 +159,8 @@ def more_images(each: Floats, shared: float, level: float) -> int | None:
     """
     mean, n = abs(float(each.mean())), len(each)
     spread = float(each.var(ddof=1)) + shared * n
-    wanted = spread * float((ndtri((1 + level) / 2) + ndtri(POWER)) / max(mean, 1e-12)) ** 2
+    z = NormalDist().inv_cdf((1 + level) / 2) + NormalDist().inv_cdf(POWER)
+    wanted = spread * (z / max(mean, 1e-12)) ** 2
     return max(1, int(np.ceil(wanted)) - n) if 0 < wanted < MANY else None
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy  # scipy.special is loaded when it is first needed
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 Ints = NDArray[np.integer[Any]]
 
@@ -119,6 +119,7 @@ def _hypergeometric(successes: int, drawn: int, rest: int) -> NDArray[np.float64
 
 
 def _log_choose(n: int, k: Ints) -> NDArray[np.float64]:
+    gammaln = scipy.special.gammaln
     return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), dtype=np.float64)
 
 

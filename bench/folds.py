@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy  # scipy.special is loaded when it is first needed
 from numpy.typing import NDArray
 
 from bench import stats
@@ -198,14 +199,12 @@ def given_clean(votes: Votes, clean: Votes, kind: str, level: float = LEVEL) -> 
 
 
 def _mean(each: Floats, kind: str, level: float) -> Number:
-    from scipy.special import stdtrit
-
     n, value = len(each), float(each.mean())
     if n < 2:
         return Number(value, 0.0, 1.0, n, kind)
     if ((each == 0) | (each == 1)).all():
         return Number(*stats.share(int(each.sum()), n, level)[:3], n, kind)
-    half = float(stdtrit(n - 1, (1 + level) / 2) * each.std(ddof=1) / np.sqrt(n))
+    half = float(scipy.special.stdtrit(n - 1, (1 + level) / 2) * each.std(ddof=1) / np.sqrt(n))
     return Number(value, max(0.0, value - half), min(1.0, value + half), n, kind)
 
 

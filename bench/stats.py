@@ -6,11 +6,12 @@ and so are the noise draws of a randomised model: intervals are for the populati
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # scipy.special is loaded when it is first needed
 from numpy.typing import NDArray
-from scipy.special import bdtr, bdtrc, ndtri, stdtr, stdtrit
 
 from bench.drift import drift as drift
 from bench.drift import drift_by_draw as drift_by_draw
@@ -61,7 +62,7 @@ def share(successes: int, n: int, level: float = 0.95) -> Interval:
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n}")
-    return _score(successes / n, n, float(ndtri(0.5 + _level(level) / 2)))
+    return _score(successes / n, n, NormalDist().inv_cdf(0.5 + _level(level) / 2))
 
 
 def expected(
@@ -107,7 +108,7 @@ def expected(
         freedom = variance**2 / noise if noise > 0 else freedom
     else:
         variance = images
-    quantile = float(stdtrit(freedom, 0.5 + _level(level) / 2))
+    quantile = float(scipy.special.stdtrit(freedom, 0.5 + _level(level) / 2))
     spread = value * (1 - value)
     if spread == 0:
         size = float(n)
@@ -160,7 +161,7 @@ def mcnemar(a: NDArray[Any], b: NDArray[Any], level: float = 0.95) -> PairedTest
     n = _paired(a, b)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    reach = float(ndtri(0.5 + _level(level) / 2)) * np.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    reach = NormalDist().inv_cdf(0.5 + _level(level) / 2) * np.sqrt((p + q - (p - q) ** 2) / (n + 2))
     low, high = max(-1.0, p - q - reach), min(1.0, p - q + reach)
     test = binomial_p(only_a, only_a + only_b, 0.5) if only_a + only_b else 1.0
     return PairedTest(only_a, only_b, Difference((only_a - only_b) / n, float(low), float(high), test))
@@ -184,8 +185,8 @@ def paired_difference(a: Floats, b: Floats, level: float = 0.95, draw_variance: 
         most = 1 - ((1 - _level(level)) / 2) ** (1 / n)
         return Difference(0.0, -most, most, 1.0)
     error = float(np.sqrt(gap.var(ddof=1) / n + draw_variance))
-    reach = float(stdtrit(n - 1, 0.5 + _level(level) / 2)) * error
-    p = float(2 * stdtr(n - 1, -abs(value) / error)) if error > 0 else 0.0
+    reach = float(scipy.special.stdtrit(n - 1, 0.5 + _level(level) / 2)) * error
+    p = float(2 * scipy.special.stdtr(n - 1, -abs(value) / error)) if error > 0 else 0.0
     return Difference(value, max(-1.0, value - reach), min(1.0, value + reach), p)
 
 
@@ -210,7 +211,7 @@ def images_to_decide(a: Floats, b: Floats, level: float = 0.95, power: float = 0
     gap = a - b
     if n < 2 or gap.mean() == 0:
         return None
-    z = float(ndtri(0.5 + _level(level) / 2) + ndtri(power))
+    z = NormalDist().inv_cdf(0.5 + _level(level) / 2) + NormalDist().inv_cdf(power)
     return max(0, int(np.ceil((z * gap.std(ddof=1) / gap.mean()) ** 2)) - n)
 
 
@@ -220,7 +221,8 @@ def binomial_p(k: int, n: int, p: float) -> float:
         raise ValueError(f"{k} of {n} at rate {p}")
     if n == 0:
         return 1.0
-    return float(min(1.0, 2 * min(bdtr(k, n, p), bdtrc(k - 1, n, p) if k > 0 else 1.0)))
+    below, above = scipy.special.bdtr(k, n, p), scipy.special.bdtrc(k - 1, n, p) if k > 0 else 1.0
+    return float(min(1.0, 2 * min(below, above)))
 
 
 def _score(value: float, size: float, quantile: float) -> Interval:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # scipy.special is loaded when it is first needed
 from numpy.typing import NDArray
-from scipy.special import betaincc, betaln, gammaln
 
 from bench.boundaries import boundaries
 
@@ -88,8 +88,8 @@ def e_process(counts: Ints, drawn: int, total: int, alpha: float) -> Stopping:
     f, half = drawn - s, total // 2
     null = _log_falling(half, s) + _log_falling(total - half, f) - _log_falling(total, np.float64(drawn))
     with np.errstate(divide="ignore"):
-        above = np.log(2 * betaincc(s + 1, f + 1, 0.5))
-    evidence = betaln(s + 1, f + 1) + above - null
+        above = np.log(2 * scipy.special.betaincc(s + 1, f + 1, 0.5))
+    evidence = scipy.special.betaln(s + 1, f + 1) + above - null
     return _stopping((s > f) & (evidence >= np.log(counts.shape[1] / alpha)), winner, "e-process")
 
 
@@ -104,7 +104,7 @@ def ppr(counts: Ints, alpha: float) -> Stopping:
     counts = _checked(counts, None, None, alpha)
     winner, _ = _leads(counts)
     s, f = counts.max(1).astype(float)[:, None], counts.astype(float)
-    density = -(s + f) * np.log(2) - betaln(s + 1, f + 1)
+    density = -(s + f) * np.log(2) - scipy.special.betaln(s + 1, f + 1)
     settled = density <= np.log(alpha / (counts.shape[1] - 1))
     settled[np.arange(len(winner)), winner] = True
     return _stopping(settled.all(1) & (s[:, 0] > np.sort(f, axis=1)[:, -2]), winner, "pairs")
@@ -224,7 +224,7 @@ def _stopping(decided: Bools, winner: NDArray[np.int64], how: str) -> Stopping:
 
 def _log_falling(a: int, k: NDArray[np.float64] | np.float64) -> Floats:
     """log a (a-1) ... (a-k+1); -inf where k > a."""
-    inside = gammaln(a + 1) - gammaln(np.maximum(a - k, 0) + 1)
+    inside = scipy.special.gammaln(a + 1) - scipy.special.gammaln(np.maximum(a - k, 0) + 1)
     return np.asarray(np.where(k <= a, inside, -np.inf), dtype=np.float64)
 
 

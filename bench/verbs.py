@@ -40,6 +40,7 @@ def record(
     from bench import record as steps
     from bench.cost import Rates
     from bench.device import gpus
+    from bench.errors import Paused
     from bench.publish import publish
     from bench.session import open_suite
 
@@ -47,17 +48,23 @@ def record(
     rates = Rates(session.store.scratch, "cuda" if gpus() and device != "cpu" else "cpu")
     made = steps.steps(session, rates)
     faults(session, screen(quiet))
-    if slot is not None:
-        for step in made:
+
+    def tell() -> None:
+        if not quiet:
+            print(steps.text(steps.steps(session, rates)), flush=True)
+
+    try:
+        for step in made if slot is not None else ():
             if not step.missing:
                 continue
             screen(quiet).print(f"step: {step.title}", highlight=False, markup=False)
             execute(session, step.wanted, False, quiet, "local", 1, None)
             steps.publish_weights(session)
             publish(session)
-        made = steps.steps(session, rates)
-    if not quiet:
-        print(steps.text(made))
+    except (Paused, KeyboardInterrupt):
+        tell()
+        raise
+    tell()
 
 
 @app.command()

@@ -52,8 +52,8 @@ def first_images(order: Iterable[Work]) -> Data | None:
 def uncollected() -> Iterator[None]:
     """Import without looking for garbage, and never look through what was imported.
 
-    Importing torch makes some hundred thousand objects that live as long as the process. Without
-    this a fifth of the import, and half a second of the process's end, go by in searching them.
+    Importing torch makes some hundred thousand objects that live as long as the process; searching
+    them takes a fifth of the import, and again whenever the process looks for garbage later.
     """
     before = gc.isenabled()
     gc.disable()

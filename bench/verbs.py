@@ -49,12 +49,14 @@ def record(
     made = steps.steps(session, rates)
     faults(session, screen(quiet))
 
-    def tell() -> None:
+    def tell(made: list[steps.Step]) -> None:
         if not quiet:
-            print(steps.text(steps.steps(session, rates)), flush=True)
+            print(steps.text(made), flush=True)
 
+    if slot is None:
+        return tell(made)
     try:
-        for step in made if slot is not None else ():
+        for step in made:
             if not step.missing:
                 continue
             screen(quiet).print(f"step: {step.title}", highlight=False, markup=False)
@@ -62,9 +64,9 @@ def record(
             steps.publish_weights(session)
             publish(session)
     except (Paused, KeyboardInterrupt):
-        tell()
+        tell(steps.steps(session, rates))
         raise
-    tell()
+    tell(steps.steps(session, rates))
 
 
 @app.command()

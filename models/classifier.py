@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -31,6 +32,8 @@ class Classifier(nn.Module):
 
     classes: int
     stochastic: bool
+    joins: bool = False
+    """Whether several draws can share a pass through a network, as `realise_all` has them do."""
 
     @abstractmethod
     def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Realisation:
@@ -39,6 +42,17 @@ class Classifier(nn.Module):
         `generator` lives on the model's device; deterministic classifiers ignore it. In a
         context with gradients the draw is differentiable in the noise's own parameters.
         """
+
+    def realise_all(
+        self, shape: torch.Size | tuple[int, ...], generators: Sequence[torch.Generator], rows: Tensor | None = None
+    ) -> Realisation:
+        """The draws of several generators for the same m `rows` (None: all n) of a batch of this shape, as one draw.
+
+        It answers len(generators) * m images, first those of the first generator, each with the noise that it
+        meets in `realise(shape, generator)`; the rows that it is called with count among all of them.
+        NotImplementedError where not `joins`: noise that is not on the input, such as in weights, has no pass to share.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes each draw for itself")
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Logits (n, classes) of one fresh draw."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -39,6 +40,7 @@ class Smoothed(Classifier):
         self.base, self.classes = base, base.classes
         self.noisy = sigma > 0
         self.stochastic = base.stochastic or self.noisy
+        self.joins = self.noisy and not base.stochastic
         channels = std if unit == "normalised" and std is not None else (1.0,)
         # Not in the state: sigma belongs to the recipe, not to the weights.
         self.register_buffer("sigma", sigma * torch.tensor(channels).view(-1, 1, 1), persistent=False)
@@ -48,12 +50,28 @@ class Smoothed(Classifier):
         base = self.base.realise(shape, generator)
         if not self.noisy:
             return base
+        return _beneath(base, self._noise(shape, generator))
+
+    def realise_all(
+        self, shape: torch.Size | tuple[int, ...], generators: Sequence[torch.Generator], rows: Tensor | None = None
+    ) -> Realisation:
+        """As in `Classifier`, where the base is deterministic."""
+        if not self.joins:
+            return super().realise_all(shape, generators, rows)
+        # The whole shape is drawn for a few rows too, so that they meet the noise they would meet among all.
+        drawn = (self._noise(shape, generator) for generator in generators)
+        noise = torch.cat([one if rows is None else one[rows] for one in drawn])
+        return _beneath(self.base.realise(noise.shape, None), noise)
+
+    def _noise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         if generator is None:
             raise ValueError("noise needs a generator: it is never drawn from the global one")
         sigma = self.sigma
-        noise = torch.randn(shape, generator=generator, device=sigma.device, dtype=sigma.dtype) * sigma
+        return torch.randn(shape, generator=generator, device=sigma.device, dtype=sigma.dtype) * sigma
 
-        def realisation(images: Tensor, rows: Tensor | slice | None = None) -> Tensor:
-            return base(images + (noise if rows is None else noise[rows]), rows)
 
-        return realisation
+def _beneath(base: Realisation, noise: Tensor) -> Realisation:
+    def realisation(images: Tensor, rows: Tensor | slice | None = None) -> Tensor:
+        return base(images + (noise if rows is None else noise[rows]), rows)
+
+    return realisation

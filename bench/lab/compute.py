@@ -26,6 +26,8 @@ class Compute:
 
     Counts forward and backward passes (one pass = one image) for the provenance.
 
+    `joining`: draws may share a pass where that is faster; the same noise, but other last bits.
+
     The precision is "float32" or "bfloat16" (autocast), as the recipe declares it, never a choice made here.
     """
 
@@ -33,6 +35,7 @@ class Compute:
     precision: str = "float32"
     microbatch: int = 512
     note: Callable[[str], None] = lambda message: None
+    joining: bool = True
     forwards: int = field(default=0)
     backwards: int = field(default=0)
 
@@ -85,6 +88,12 @@ class Compute:
     def part(self, left: int) -> int:
         """How many of `left` images go next: parts of one size, because a small rest is slow."""
         return -(-left // -(-left // self.microbatch))
+
+    def joint(self, model: Classifier, draws: int, images: int) -> int:
+        """How many of `draws` draws of `model` for so many images go next, in one pass where it is more than one."""
+        if not (self.joining and model.joins and 0 < 2 * images <= self.microbatch):
+            return 1
+        return -(-draws // -(-draws // (self.microbatch // images)))
 
     def autocast(self) -> torch.autocast:
         """The precision's autocast context."""

@@ -110,9 +110,17 @@ class Fitting:
         return "bfloat16"
 
     def compile(
-        self, compute: Compute, key: str, model: Classifier, examples: Examples, forwards: float, slopes: float
+        self,
+        compute: Compute,
+        key: str,
+        model: Classifier,
+        examples: Examples,
+        forwards: float,
+        slopes: float,
+        draws: int,
     ) -> None:
-        """Compile a WideResNet if the passes an image that judging or crafting `examples` takes repay it.
+        """Compile a WideResNet if the passes an image that judging or crafting `examples` takes repay it; `draws`
+        are those taken in a row, some of which may share a pass.
 
         Only ours: a stranger's network may draw random numbers, which a compiler draws otherwise.
         """
@@ -123,7 +131,8 @@ class Fitting:
         self._work[key], n = work, images_in(examples)
         if compiling.repays(n * slopes, 0.0, work, "cuda", compiling.compiler(), n * forwards):
             self._tried.add(key)
-            self.try_compiling(compute, model, net, min(n, examples.shard), slopes > 0)
+            shard = min(n, examples.shard)
+            self.try_compiling(compute, model, net, shard * compute.joint(model, draws, shard), slopes > 0)
 
     def try_compiling(
         self, compute: Compute, model: Classifier, net: nn.Module, shard: int, backward: bool, backend: str = "inductor"

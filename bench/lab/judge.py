@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from bench import stopping
 from bench.lab.compute import Compute
 from bench.lab.draws import Streams
+from bench.lab.joint import joint
 from bench.recipes import Stopping
 from bench.votes import Votes
 from models.classifier import Classifier
@@ -60,27 +62,28 @@ def judge(
     images = shard.images
     soft = stopping.soft_start(n, classes) if rule.kind == "adaptive" and rule.rule == "soft" else None
     unread: list[Tensor] = []
-    for draw in range(draws):
-        generator = streams.generator("score", draw) if target.stochastic else None
-        with torch.no_grad():
-            realisation = target.realise(shard.images.shape, generator)
-        logits = compute.logits(realisation, images, rows)
-        probs, winner = logits.softmax(1), logits.argmax(1)
-        counts[rows, winner] += 1
-        sums[rows] += probs.double()
-        if draw < len(right):
-            right[draw] = (winner == shard.labels[rows]).sum()
-            if draw == len(right) - 1:
-                prefix = counts.clone()
-        if rule.kind == "fixed":
+
+    def generator(draw: int) -> torch.Generator | None:
+        return streams.generator("score", draw) if target.stochastic else None
+
+    drawn = 0
+    for stop in _looks(draws, rule):
+        for some in joint(target, shard.images.shape, range(drawn, stop), generator, images, rows, compute):
+            logits = some.apart(compute.logits(some.realisation, some.over(images), some.rows))
+            probs, winner = logits.softmax(2), logits.argmax(2)
+            counts[rows] += one_hot(winner, classes).sum(0).int()
+            sums[rows] += probs.double().sum(0)
+            if drawn < len(right):
+                right[drawn : drawn + some.draws] = (winner == shard.labels[rows]).sum(1)
+            if soft is not None:
+                unread.append(probs)
+            drawn += some.draws
+        if drawn == len(right):
+            prefix = counts.clone()
+        if rule.kind == "fixed" or drawn == draws:
             continue
         if soft is not None:
-            unread.append(probs)
-        drawn = draw + 1
-        if drawn < len(right) or drawn % BLOCK or drawn == draws:
-            continue
-        if soft is not None:
-            soft = stopping.soft_update(soft, torch.stack(unread).double().cpu().numpy(), draws)
+            soft = stopping.soft_update(soft, torch.cat(unread).double().cpu().numpy(), draws)
             unread = []
             settled = stopping.soft_decide(soft, draws, rule.alpha).decided
             soft = stopping.soft_rows(soft, ~settled)
@@ -103,6 +106,12 @@ def judge(
         shard=np.full(n, streams.shard, np.int32),
         draw_right=right.cpu().numpy()[None],
     )
+
+
+def _looks(draws: int, rule: Stopping) -> list[int]:
+    """After how many draws something is asked of the votes: expected accuracy, then the stopping rule, at last all."""
+    between = range(PREFIX + BLOCK, draws, BLOCK) if rule.kind == "adaptive" else range(0)
+    return sorted({min(draws, PREFIX), *between, draws})
 
 
 def part(shard: Judged, rows: NDArray[np.int64]) -> Judged:

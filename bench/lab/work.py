@@ -104,7 +104,8 @@ class Lab:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor()
 
     def compute(self, task: Task) -> Compute:
-        return Compute(self.device, microbatch=self.settings.microbatch, note=self.notes.append)
+        size, joining = self.settings.microbatch, not self.settings.exact
+        return Compute(self.device, microbatch=size, note=self.notes.append, joining=joining)
 
     def suit(self, compute: Compute, declared: Arithmetic, model: Model, data: Data) -> None:
         """Have the passes through `model` computed as declared, in parts that this device takes best."""
@@ -164,7 +165,7 @@ class Lab:
         self.suit(compute, recipe.precision, recipe.source, recipe.data)
         if isinstance(recipe.attack, PGD) and not recipe.attack.early_stop:  # a batch that shrinks has no one shape
             forwards, slopes = gradients(recipe.attack)
-            self.fitting.compile(compute, recipe.source.key, source, recipe, forwards, slopes)
+            self.fitting.compile(compute, recipe.source.key, source, recipe, forwards, slopes, recipe.attack.eot)
         made = craft(
             recipe.attack,
             source,
@@ -201,7 +202,8 @@ class Lab:
         target = self.model(recipe.target)
         self.suit(compute, recipe.precision, recipe.target, recipe.examples.data)
         if recipe.stopping.kind == "fixed":
-            self.fitting.compile(compute, recipe.target.key, target, recipe.examples, float(recipe.draws), 0.0)
+            draws = recipe.draws
+            self.fitting.compile(compute, recipe.target.key, target, recipe.examples, float(draws), 0.0, draws)
         return judge(target, judged, recipe.draws, recipe.stopping, streams, compute)
 
     # -- what they need --------------------------------------------------------------------------

@@ -23,11 +23,13 @@ from bench.lab.compute import laid_out
 from bench.lab.craft import craft
 from bench.lab.draws import Streams
 from bench.lab.growth import growth, slope
+from bench.lab.judge import Judged, judge
 from bench.lab.race import Row, clock, limit, race
 from bench.lab.rivals import PRECISIONS, Way, judged, looped, pgd, rivals, suited
 from bench.lab.speed import Subjects, images_of, subjects
 from bench.recipes import PGD, Stopping
 from models.classifier import Plain
+from models.smoothing import Smoothed
 from models.wide_resnet import WideResNet
 
 GPU = torch.cuda.is_available()
@@ -93,6 +95,30 @@ def test_adaptive_votes(benchmark, wrn):
     ways.append(looped(wrn.noisy, DEVICE, 128))
     found = rows(benchmark, ways, wrn.noisy, wrn.plain, IMAGES // 2, 128, False)
     assert found["bench adaptive"].faster["eager PyTorch"] > found["bench fixed"].faster["eager PyTorch"] > 1
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("images", [1, 4])
+def test_draws_of_input_noise_share_passes(wrn, images, precision):
+    """A fixed vote and PGD with EoT of few images, against the same with each draw in a pass of its own."""
+    model = Smoothed(wrn.plain, 0.1)
+    pixels, labels = images_of(images, DEVICE)
+    nothing = np.zeros(images, np.float32), np.zeros(images, np.int8)
+    shard = Judged(pixels, labels, np.arange(images), *nothing)
+    works = {
+        "vote of 128 draws": lambda compute: judge(model, shard, 128, Stopping(), Streams(0, 0, DEVICE), compute),
+        "PGD-4, EoT 8": lambda compute: craft(
+            PGD(steps=4, eot=8), model, pixels, labels, Streams(0, 0, DEVICE), compute
+        ),
+    }
+    for name, work in works.items():
+        ratios = []
+        for _ in range(ROUNDS):
+            joint, single = (suited(model, DEVICE, precision) for _ in range(2))
+            single.joining = False
+            ratios.append(clock(lambda: work(single), DEVICE) / clock(lambda: work(joint), DEVICE))  # noqa: B023
+        print(f"{name}, {images} images, {precision}: {statistics.median(ratios):.2f} times as fast")
+        assert statistics.median(ratios) > 1
 
 
 SUITE = """

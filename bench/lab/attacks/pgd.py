@@ -194,9 +194,9 @@ def _mean_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     draws = view.draws(attack.eot)
     loss = losses.named(attack.loss)
-    value, slope, logits = view.compute.gradient(view.draw("grad", restart, step, 0), here, labels, loss, rows)
-    for k in range(1, draws):
-        more, turn, _ = view.compute.gradient(view.draw("grad", restart, step, k), here, labels, loss, rows)
+    turns = view.gradients(loss, here, labels, rows, attack.eot, "grad", restart, step)
+    value, slope, logits = next(turns)
+    for more, turn, _ in turns:
         value, slope = value + more, slope + turn
     return value / draws, slope / draws, logits
 
@@ -213,9 +213,9 @@ def _smooth_adv(
     top = torch.full_like(labels, -torch.inf, dtype=torch.float32)
     weights = torch.zeros_like(top)
     slope = torch.zeros_like(here)
-    for k in range(draws):
-        realisation = view.draw("grad", restart, step, k)
-        value, turn, logits = view.compute.gradient(realisation, here, labels, losses.cross_entropy, rows)
+    turns = view.gradients(losses.cross_entropy, here, labels, rows, attack.eot, "grad", restart, step)
+    for value, turn, said in turns:
+        logits = said
         higher = torch.maximum(top, -value)
         old, new = (top - higher).exp(), (-value - higher).exp()
         weights = weights * old + new
@@ -240,7 +240,7 @@ def _of_mean_softmax(
         return (logits.softmax(1) * outer).sum(1)
 
     slope = torch.zeros_like(here)
-    for k in range(draws):
-        _, turn, logits = view.compute.gradient(view.draw("grad", restart, step, k), here, outer, through, rows)
+    for _, turn, said in view.gradients(through, here, outer, rows, attack.eot, "grad", restart, step):
+        logits = said
         slope = slope + turn / draws
     return loss.detach(), slope, logits

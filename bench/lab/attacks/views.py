@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from bench.lab.attacks import losses
 from bench.lab.compute import Compute, Loss
 from bench.lab.draws import Purpose, Streams
+from bench.lab.joint import Joint, joint
 from models.classifier import Classifier, Realisation
 
 
@@ -43,6 +46,31 @@ class View:
         """Logits (n, classes) of one draw."""
         return self.compute.logits(self.draw(purpose, *index), images, rows)
 
+    def all_logits(
+        self, images: Tensor, rows: Tensor | None, draws: int, purpose: Purpose, *index: int
+    ) -> Iterator[Tensor]:
+        """Logits (n, classes) of each of the draws (purpose, *index, 0..draws - 1); one if all would be the same."""
+        for some in self._joint(images, rows, draws, purpose, *index):
+            yield from some.apart(self.compute.logits(some.realisation, some.over(images), some.rows))
+
+    def gradients(
+        self, loss: Loss, images: Tensor, labels: Tensor, rows: Tensor | None, draws: int, purpose: Purpose, *index: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Loss, gradient and logits, as in `Compute.gradient`, of each of the draws that `all_logits` takes."""
+        for some in self._joint(images, rows, draws, purpose, *index):
+            batch, wanted = some.over(images), some.over(labels)
+            found = self.compute.gradient(some.realisation, batch, wanted, loss, some.rows)
+            yield from zip(*map(some.apart, found), strict=True)
+
+    def _joint(self, images: Tensor, rows: Tensor | None, draws: int, purpose: Purpose, *index: int) -> Iterator[Joint]:
+        if self._only is not None:
+            return iter([Joint(self._only, 1, rows)])
+
+        def generator(k: int) -> torch.Generator:
+            return self.streams.generator(purpose, *index, k)
+
+        return joint(self.source, self.shape, range(draws), generator, images, rows, self.compute)
+
     def expected(
         self, loss: Loss, images: Tensor, labels: Tensor, rows: Tensor | None, draws: int, *index: int
     ) -> tuple[Tensor, Tensor]:
@@ -52,8 +80,7 @@ class View:
         """
         total = torch.zeros(len(images), device=images.device)
         fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        for k in range(self.draws(draws)):
-            logits = self.logits(images, rows, "select", *index, k)
+        for logits in self.all_logits(images, rows, draws, "select", *index):
             total += loss(logits, labels)
             if not self.stochastic:
                 fooled = losses.wrong(logits, labels)
@@ -62,8 +89,8 @@ class View:
     def chances(self, images: Tensor, rows: Tensor | None, draws: int, purpose: Purpose, *index: int) -> Tensor:
         """Softmax (n, classes) averaged over the draws (purpose, *index, 0..draws - 1)."""
         total: Tensor | None = None
-        for k in range(self.draws(draws)):
-            part = self.logits(images, rows, purpose, *index, k).softmax(1)
+        for logits in self.all_logits(images, rows, draws, purpose, *index):
+            part = logits.softmax(1)
             total = part if total is None else total + part
         assert total is not None
         return total / self.draws(draws)

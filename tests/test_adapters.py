@@ -18,7 +18,9 @@ from bench.errors import UserError
 from bench.lab import data, weights
 from bench.lab.compute import Compute
 from bench.lab.fetch import NOTE, describe, fetch
-from bench.recipes import Fetched, Network, Noise, Trained
+from bench.lab.work import Lab
+from bench.recipes import Fetched, Model, Network, Noise, Trained
+from bench.tasks import Settings, Task
 from models.adapters import checkpoint, robustbench
 from models.adapters.wrappers import GlobalRandom, Prepared
 from models.classifier import Plain
@@ -334,7 +336,8 @@ def test_a_record_names_the_files_and_a_changed_file_is_noticed(tmp_path: Path) 
     save_file(WideResNet(10, 1, 10).state_dict(), tmp_path / "w.safetensors")
     wanted = recipe("file", file="w.safetensors", network=SMALL)
     folder = tmp_path / ".bench" / "work" / "task"
-    about = describe(wanted, folder)
+    about, classifier = describe(wanted, folder)
+    assert isinstance(classifier, Plain) and not classifier.training
     note = json.loads((folder / NOTE).read_text())
     assert about["fetched"] == note
     assert note["sha256"] == {"w.safetensors": checkpoint.sha256(tmp_path / "w.safetensors")}
@@ -344,6 +347,21 @@ def test_a_record_names_the_files_and_a_changed_file_is_noticed(tmp_path: Path) 
     fetch(wanted, tmp_path)
     save_file(WideResNet(10, 1, 10).state_dict(), tmp_path / "w.safetensors")
     assert "is not the file that this suite's numbers were made with" in refused(wanted, tmp_path)
+
+
+def test_a_model_is_loaded_once_to_be_described_and_used(tmp_path: Path) -> None:
+    """Not once for each: reading a large checkpoint takes long. A second model of the same weights has its own."""
+    (tmp_path / "counting.py").write_text(
+        CODE.replace("    return Mine()", "    calls.append(1)\n    return Mine()\ncalls = []")
+    )
+    wanted = recipe("python", name="counting.py:classifier", classes=4, stochastic=True)
+    lab = Lab(Settings(tmp_path))
+    lab.perform(Task(wanted, None, tmp_path / ".bench" / "work" / "task"))
+    calls = next(module for name, module in sys.modules.items() if name.startswith("model_counting")).calls
+    first = lab.model(Model(weights=wanted))
+    assert len(calls) == 1 and lab.model(Model(weights=wanted)) is first
+    smoothed = lab.model(Model(weights=wanted, sigma="1/10"))
+    assert len(calls) == 2 and smoothed.base is not first
 
 
 # -- what stands in front of networks -------------------------------------------------------------

@@ -28,6 +28,10 @@ def fetch(recipe: Fetched, root: Path, download: bool = True) -> Classifier:
     loaded = _load(recipe, root, download)
     found = _hashes(recipe, loaded)
     _same(recipe, found, Store(root).place(recipe) / NOTE)
+    return _classifier(recipe, loaded)
+
+
+def _classifier(recipe: Fetched, loaded: Loaded) -> Classifier:
     if isinstance(loaded.net, Classifier):
         classifier = loaded.net
         if classifier.stochastic != recipe.stochastic and recipe.noise is None:
@@ -38,8 +42,11 @@ def fetch(recipe: Fetched, root: Path, download: bool = True) -> Classifier:
     return classifier.eval().requires_grad_(False)
 
 
-def describe(recipe: Fetched, folder: Path, root: Path | None = None, download: bool = True) -> dict[str, Any]:
-    """Load the model once and write into `folder` what it is: library, files, their SHA-256; the same is returned.
+def describe(
+    recipe: Fetched, folder: Path, root: Path | None = None, download: bool = True
+) -> tuple[dict[str, Any], Classifier]:
+    """Load the model and write into `folder` what it is: library, files, their SHA-256; returns the same, and the
+    classifier as `fetch` does.
 
     `folder` is the place of the record's task under `root`'s scratch folder, from which root is
     taken if it is not given. UserError as `fetch`.
@@ -47,9 +54,10 @@ def describe(recipe: Fetched, folder: Path, root: Path | None = None, download: 
     root = root or next((parent.parent for parent in folder.resolve().parents if parent.name == ".bench"), Path())
     loaded = _load(recipe, root, download)
     note = {"source": loaded.source, "classes": loaded.classes, "sha256": _hashes(recipe, loaded)}
+    classifier = _classifier(recipe, loaded)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    return {"fetched": note}
+    return {"fetched": note}, classifier
 
 
 def model_dir(root: Path) -> Path:

@@ -69,6 +69,7 @@ class Lab:
         self._ahead: dict[tuple[str, int], Future[Crafted]] = {}
         self._last: tuple[str, int] | None = None
         self._models: OrderedDict[str, Classifier] = OrderedDict()
+        self._described: tuple[str, Classifier] | None = None
         self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict(images or {})
 
     def perform(self, task: Task) -> Done:
@@ -82,7 +83,8 @@ class Lab:
             case Fetched() as recipe:
                 from bench.lab.fetch import describe
 
-                about = describe(recipe, task.folder, self.store.root, self.settings.download)
+                about, classifier = describe(recipe, task.folder, self.store.root, self.settings.download)
+                self._described = recipe.key, classifier
             case Examples() as recipe:
                 made = self.craft(recipe, _number(task.shard), compute)
                 self.leave(task, compute, made)
@@ -292,6 +294,9 @@ class Lab:
             case Fetched() as recipe:
                 from bench.lab.fetch import fetch
 
+                described, self._described = self._described, None
+                if described is not None and described[0] == recipe.key:
+                    return described[1]  # loaded a moment ago, to be described
                 return fetch(recipe, self.store.root, self.settings.download)
             case Trained() | Distilled() as recipe:
                 record = self.store.find(recipe, thorough=True)

@@ -49,7 +49,7 @@ def remember(session: Session, state: str, tables: bytes) -> None:
     with contextlib.suppress(OSError):
         if (session.folder / "tables.md").read_bytes() == tables:
             kept = {"state": state, "files": _stamps(session.folder)}
-            write(_place(session), json.dumps(kept).encode())
+            write(_place(session), json.dumps(kept).encode(), lasting=False)
 
 
 def _place(session: Session) -> Path:

@@ -218,7 +218,7 @@ def test_the_harness_costs_little_beside_the_passes(tmp_path):
     def bench(folder: Path, *words: str) -> tuple[float, float]:
         return timed(DRIVER, "run", str(folder / "suite.toml"), "--root", str(folder), "-q", *words)
 
-    slower = statistics.median(turns_against_a_bare_loop(9))
+    slower = statistics.median(turns_against_a_bare_loop(25))  # of nine, the median is off by 1 % at times
     alone, beside = [], []
     for turn in range(int(os.environ.get("REPEAT", "1"))):
         if not os.environ.get("COLD"):  # how long torch's gigabyte is read from a disk is the disk's affair

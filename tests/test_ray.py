@@ -139,3 +139,23 @@ def test_a_cluster_that_is_not_there_is_named_at_once(address: str, tmp_path: Pa
     pytest.importorskip("ray")
     with pytest.raises(UserError, match="no Ray cluster answers"):
         engines.choose("ray", Settings(tmp_path), 1, address, Hooks())
+
+
+@pytest.mark.parametrize("made", ["parts", "weights"])
+def test_ctrl_c_in_a_terminal_pauses_a_cluster_of_this_machine(made: str, tmp_path: Path):
+    """It reaches all that the run has started, while workers start and while they work; nothing of it stays."""
+    pytest.importorskip("ray")
+    from test_run import command, until
+
+    process = command(tmp_path, "--engine", "ray", "--workers", "2", start_new_session=True)
+    until(lambda: bool(list(tmp_path.glob(f".bench/{made}/*"))), process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, said = process.communicate(timeout=100)
+    assert process.returncode == 130, said
+    assert "resume with: python -m bench run" in said and "Traceback" not in said
+    assert not out, "no tables of a run that was stopped"
+    with pytest.raises(ProcessLookupError):
+        for _ in range(200):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+    assert not list(tmp_path.glob(".bench/ray-*")), "the token that workers know the store by"

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.classifier import Classifier, Realisation
+from models.classifier import Classifier, Plain, Realisation
 
 
 class Smoothed(Classifier):
@@ -40,7 +40,8 @@ class Smoothed(Classifier):
         self.base, self.classes = base, base.classes
         self.noisy = sigma > 0
         self.stochastic = base.stochastic or self.noisy
-        self.joins = self.noisy and not base.stochastic
+        # Only where every step is known: what somebody's subclass or network makes of rows and draws is its own affair.
+        self.joins = self.noisy and type(self).realise is Smoothed.realise and type(base).realise is Plain.realise
         channels = std if unit == "normalised" and std is not None else (1.0,)
         # Not in the state: sigma belongs to the recipe, not to the weights.
         self.register_buffer("sigma", sigma * torch.tensor(channels).view(-1, 1, 1), persistent=False)
@@ -55,7 +56,7 @@ class Smoothed(Classifier):
     def realise_all(
         self, shape: torch.Size | tuple[int, ...], generators: Sequence[torch.Generator], rows: Tensor | None = None
     ) -> Realisation:
-        """As in `Classifier`, where the base is deterministic."""
+        """As in `Classifier`, where the base is a `Plain` network."""
         if not self.joins:
             return super().realise_all(shape, generators, rows)
         # The whole shape is drawn for a few rows too, so that they meet the noise they would meet among all.

@@ -20,6 +20,7 @@ from bench.lab.compute import Compute
 from bench.lab.fetch import NOTE, describe, fetch
 from bench.lab.work import Lab
 from bench.recipes import Fetched, Model, Network, Noise, Trained
+from bench.store import Store
 from bench.tasks import Settings, Task
 from models.adapters import checkpoint, robustbench
 from models.adapters.wrappers import GlobalRandom, Prepared
@@ -331,8 +332,6 @@ def test_the_users_own_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_record_names_the_files_and_a_changed_file_is_noticed(tmp_path: Path) -> None:
-    from bench.store import Store
-
     save_file(WideResNet(10, 1, 10).state_dict(), tmp_path / "w.safetensors")
     wanted = recipe("file", file="w.safetensors", network=SMALL)
     folder = tmp_path / ".bench" / "work" / "task"
@@ -362,6 +361,19 @@ def test_a_model_is_loaded_once_to_be_described_and_used(tmp_path: Path) -> None
     assert len(calls) == 1 and lab.model(Model(weights=wanted)) is first
     smoothed = lab.model(Model(weights=wanted, sigma="1/10"))
     assert len(calls) == 2 and smoothed.base is not first
+
+
+def test_a_described_model_is_not_used_once_the_record_is_of_another(tmp_path: Path) -> None:
+    wanted = recipe("file", file="w.safetensors", network=SMALL)
+    lab, place = Lab(Settings(tmp_path)), Store(tmp_path).place(wanted)
+    for seed in (0, 1):
+        net = WideResNet(10, 1, 10, generator=torch.Generator().manual_seed(seed))
+        save_file(net.state_dict(), tmp_path / "w.safetensors")
+        if seed == 0:
+            lab.perform(Task(wanted, None, tmp_path / ".bench" / "work" / "task"))
+    describe(wanted, place, tmp_path)  # by another worker, after the file was replaced
+    used = lab.model(Model(weights=wanted))
+    assert torch.equal(used.net.conv1.weight, net.conv1.weight)
 
 
 # -- what stands in front of networks -------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,11 +13,12 @@ from oracles import CPU, noise_images, small_net, streams
 from test_judge import shard_of
 from torch import Tensor, nn
 
+from bench import stopping
 from bench.lab.attacks import losses
 from bench.lab.attacks.views import View
 from bench.lab.compute import Compute
 from bench.lab.fitting import Fitting
-from bench.lab.judge import judge
+from bench.lab.judge import judge, looks
 from bench.lab.work import Lab
 from bench.recipes import Data, Examples, Stopping
 from bench.tasks import Settings
@@ -87,17 +91,44 @@ def test_noise_in_weights_shares_no_pass(sigma: float) -> None:
     assert len(list(view.all_logits(images, None, 3, "select"))) == 3
 
 
+class Clamped(Smoothed):
+    """Somebody's own noise: what the parent knows of draws is not true of it."""
+
+    def realise(self, shape, generator):
+        return lambda images, rows=None: self.base.net(images.clamp(0.4, 0.6))
+
+
+class ByRow(Plain):
+    """A deterministic network that asks which rows of the batch it was made for it is given."""
+
+    def realise(self, shape, generator=None):
+        shift = torch.arange(shape[0]).view(-1, 1)
+        return lambda images, rows=None: self.net(images) + (shift if rows is None else shift[rows])
+
+
+def test_what_is_not_known_to_share_passes_takes_draws_one_by_one() -> None:
+    net = small_net().net
+    assert Smoothed(Plain(net, 10), 0.1).joins
+    for model in (Clamped(Plain(net, 10), 0.1), Smoothed(ByRow(net, 10), 0.1), Smoothed(Plain(net, 10), 0.0)):
+        assert not model.joins
+    images, labels = noise_images(4), torch.arange(4)
+    for model in (Clamped(Plain(net, 10), 0.1), Smoothed(ByRow(net, 10), 0.1)):
+        joint, single = (
+            judge(model, shard_of(images, labels), 20, Stopping(), streams(), compute) for compute in both()
+        )
+        assert (joint.counts == single.counts).all()
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(1, 512))
-def test_joint_draws_fill_a_microbatch_evenly(draws: int, images: int, microbatch: int) -> None:
+def test_joint_draws_fill_a_microbatch_in_passes_of_one_size(draws: int, images: int, microbatch: int) -> None:
     model, compute = counted()[0], Compute(CPU, microbatch=microbatch)
     left, sizes = draws, []
     while left:
         sizes.append(compute.joint(model, left, images))
         left -= sizes[-1]
     most = max(1, microbatch // images)
-    assert left == 0 and max(sizes) <= most and max(sizes) - min(sizes) <= 1
-    assert len(sizes) == -(-draws // most)
+    assert set(sizes[:-1]) <= {most} and sizes[-1] <= most and sum(sizes) == draws
 
 
 @pytest.mark.parametrize(
@@ -120,6 +151,29 @@ def test_the_vote_is_the_same_in_fewer_passes(images: int, rule: Stopping) -> No
     assert passes[0] < passes[1] if min(sizes) <= 32 else passes[0] == passes[1]
     if images == 1 and rule.kind == "fixed":
         assert passes == [1 + 2, 90], "16 draws for expected accuracy, then 37 and 37"
+
+
+@pytest.mark.parametrize(
+    ("draws", "adaptive"),
+    [(1, [1]), (15, [15]), (16, [16]), (17, [16, 17]), (20, [16, 20]), (21, [16, 20, 21]), (28, [16, 20, 24, 28])],
+)
+def test_when_the_votes_are_looked_at(draws: int, adaptive: list[int]) -> None:
+    """After the draws of expected accuracy, then after every fourth, and never for nothing at the end."""
+    assert looks(draws, Stopping(kind="adaptive")) == adaptive
+    assert looks(draws, Stopping()) == sorted({min(draws, 16), draws})
+
+
+def test_the_soft_rule_reads_every_draw_once_and_in_order(monkeypatch) -> None:
+    model, _ = counted()
+    images, read = noise_images(2), []
+    update = stopping.soft_update
+    monkeypatch.setattr(stopping, "soft_update", lambda soft, new, draws: read.append(new) or update(soft, new, draws))
+    soft = Stopping(kind="adaptive", rule="soft", alpha=1e-9)
+    judge(model, shard_of(images, torch.arange(2)), 30, soft, streams(), Compute(CPU, microbatch=64))
+    assert [len(new) for new in read] == [16, 4, 4, 4]
+    for j, seen in enumerate(np.concatenate(read)):
+        probs = model.realise(images.shape, streams().generator("score", j))(images).softmax(1)
+        np.testing.assert_allclose(seen, probs.double().numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [None, [3, 0]], ids=str)
@@ -161,9 +215,9 @@ def test_exact_takes_each_draw_for_itself(tmp_path, exact: bool) -> None:
     assert compute.joint(counted()[0], 8, 2) == (1 if exact else 8)
 
 
-@pytest.mark.parametrize(("images", "draws", "size"), [(10, 12, 60), (40, 12, 40), (200, 12, 50), (10, 1, 10)])
+@pytest.mark.parametrize(("images", "draws", "size"), [(10, 150, 60), (8, 203, 64), (40, 20, 40), (200, 12, 50)])
 def test_a_network_is_compiled_for_the_size_that_draws_share(monkeypatch, images: int, draws: int, size: int) -> None:
-    """Where it repays: what the compiler is asked for is what crafting and judging then run."""
+    """Where it repays: what the compiler is asked for is what crafting and judging then run most."""
     net = WideResNet(10, 1, generator=seeded(0)).eval()
     model, asked = Smoothed(Plain(net, 10), 0.1), []
     monkeypatch.setattr("bench.lab.compiling.compiler", lambda: True)
@@ -173,6 +227,14 @@ def test_a_network_is_compiled_for_the_size_that_draws_share(monkeypatch, images
     examples = Examples(data=Data(stop=images), shard=images)
     fitting.compile(Compute(CPU, microbatch=64), "key", model, examples, 1e12, 0.0, draws)
     assert asked == [size]
+    light, sizes = counted()
+    batch, labels = noise_images(images), torch.arange(images) % 10
+    judge(light, shard_of(batch, labels), draws, Stopping(), streams(), Compute(CPU, microbatch=64))
+    judged, sizes[:] = Counter(sizes), []
+    view = View(light, batch.shape, streams(), Compute(CPU, microbatch=64))
+    list(view.gradients(losses.margin, batch, labels, None, draws, "grad", 0, 0))
+    for ran in (judged, Counter(sizes)):
+        assert ran[size] * size >= 0.8 * draws * images
 
 
 def _on_this_cpu(try_compiling):

@@ -93,7 +93,7 @@ class Compute:
         """How many of `draws` draws of `model` for so many images go next, in one pass where it is more than one."""
         if not (self.joining and model.joins and 0 < 2 * images <= self.microbatch):
             return 1
-        return -(-draws // -(-draws // (self.microbatch // images)))
+        return min(draws, self.microbatch // images)  # all but the last pass of one size, as compiled networks need
 
     def autocast(self) -> torch.autocast:
         """The precision's autocast context."""

@@ -27,7 +27,11 @@ def fetch(recipe: Fetched, root: Path, download: bool = True) -> Classifier:
     """
     loaded = _load(recipe, root, download)
     found = _hashes(recipe, loaded)
-    _same(recipe, found, Store(root).place(recipe) / NOTE)
+    changed = differs(recipe, found, root)
+    if changed is not None:
+        what = f"{changed} is not the file that this suite's numbers were made with"
+        note = Store(root).place(recipe)
+        raise UserError(name_of(recipe), what, f"restore it, or delete {note} to begin anew with the new one")
     return _classifier(recipe, loaded)
 
 
@@ -170,11 +174,10 @@ def _hashes(recipe: Fetched, loaded: Loaded) -> dict[str, str]:
     return found
 
 
-def _same(recipe: Fetched, found: dict[str, str], note: Path) -> None:
+def differs(recipe: Fetched, found: dict[str, str], root: Path) -> str | None:
+    """The first file whose SHA-256, of those `found`, is not what the store's record says; None if all are."""
+    note = Store(root).place(recipe) / NOTE
     if not note.is_file():
-        return
+        return None
     then = json.loads(note.read_text("utf-8"))["sha256"]
-    changed = sorted(name for name in found.keys() | then.keys() if found.get(name) != then.get(name))
-    if changed:
-        what = f"{changed[0]} is not the file that this suite's numbers were made with"
-        raise UserError(name_of(recipe), what, f"restore it, or delete {note.parent} to begin anew with the new one")
+    return min((name for name in found.keys() | then.keys() if found.get(name) != then.get(name)), default=None)

@@ -67,7 +67,7 @@ def judge(
         return streams.generator("score", draw) if target.stochastic else None
 
     drawn = 0
-    for stop in _looks(draws, rule):
+    for stop in looks(draws, rule):
         for some in joint(target, shard.images.shape, range(drawn, stop), generator, images, rows, compute):
             logits = some.apart(compute.logits(some.realisation, some.over(images), some.rows))
             probs, winner = logits.softmax(2), logits.argmax(2)
@@ -108,7 +108,7 @@ def judge(
     )
 
 
-def _looks(draws: int, rule: Stopping) -> list[int]:
+def looks(draws: int, rule: Stopping) -> list[int]:
     """After how many draws something is asked of the votes: expected accuracy, then the stopping rule, at last all."""
     between = range(PREFIX + BLOCK, draws, BLOCK) if rule.kind == "adaptive" else range(0)
     return sorted({min(draws, PREFIX), *between, draws})

@@ -69,7 +69,7 @@ class Lab:
         self._ahead: dict[tuple[str, int], Future[Crafted]] = {}
         self._last: tuple[str, int] | None = None
         self._models: OrderedDict[str, Classifier] = OrderedDict()
-        self._described: tuple[str, Classifier] | None = None
+        self._described: tuple[str, dict[str, str], Classifier] | None = None
         self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict(images or {})
 
     def perform(self, task: Task) -> Done:
@@ -84,7 +84,7 @@ class Lab:
                 from bench.lab.fetch import describe
 
                 about, classifier = describe(recipe, task.folder, self.store.root, self.settings.download)
-                self._described = recipe.key, classifier
+                self._described = recipe.key, about["fetched"]["sha256"], classifier
             case Examples() as recipe:
                 made = self.craft(recipe, _number(task.shard), compute)
                 self.leave(task, compute, made)
@@ -290,13 +290,15 @@ class Lab:
         return classifier
 
     def _weights(self, model: Model) -> Classifier:
+        described, self._described = self._described, None
         match model.weights:
             case Fetched() as recipe:
-                from bench.lab.fetch import fetch
+                from bench.lab.fetch import differs, fetch
 
-                described, self._described = self._described, None
-                if described is not None and described[0] == recipe.key:
-                    return described[1]  # loaded a moment ago, to be described
+                if described is not None and described[0] == recipe.key:  # loaded a moment ago
+                    _, found, classifier = described
+                    if differs(recipe, found, self.store.root) is None:
+                        return classifier
                 return fetch(recipe, self.store.root, self.settings.download)
             case Trained() | Distilled() as recipe:
                 record = self.store.find(recipe, thorough=True)

@@ -1,5 +1,9 @@
 """Compute against whole-batch PyTorch: parts, memory, layout and precision change what it costs, not what it says."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -236,3 +240,33 @@ def test_devices_are_named_or_refused():
         pick_device("tpuu")
     with pytest.raises(UserError, match="this machine has no cuda:99"):
         pick_device("cuda:99")
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="glibc's own habit")
+def test_memory_of_freed_layers_is_kept_for_the_next():
+    """In a process of its own, which it is set for: a second use of the same sizes asks the system for no page.
+
+    glibc itself decides by what it has seen; told to give everything back, it does so each time.
+    """
+    code = """
+import resource, sys, torch
+from bench.lab.compute import keep_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        layers = [torch.ones(2_000_000) for _ in range(4)]
+        del layers
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1] == "kept":
+    keep_memory(torch.device("cpu"))
+faults()
+print(faults())
+"""
+
+    def faults(how: str) -> int:
+        told = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}
+        return int(subprocess.check_output([sys.executable, "-c", code, how], env=told, text=True))
+
+    assert faults("kept") < 100 < faults("given back")

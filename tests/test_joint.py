@@ -127,7 +127,7 @@ def test_joint_draws_fill_a_microbatch_in_passes_of_one_size(draws: int, images:
     while left:
         sizes.append(compute.joint(model, left, images))
         left -= sizes[-1]
-    most = max(1, microbatch // images)
+    most = microbatch // images if 4 * images <= microbatch else 1
     assert set(sizes[:-1]) <= {most} and sizes[-1] <= most and sum(sizes) == draws
 
 
@@ -147,8 +147,8 @@ def test_the_vote_is_the_same_in_fewer_passes(images: int, rule: Stopping) -> No
     joint, single = votes
     assert (joint.counts == single.counts).all() and (joint.prefix == single.prefix).all()
     assert (joint.draw_right == single.draw_right).all() and (abs(joint.probs - single.probs) < 2e-3).all()
-    # sizes are those of single draws: a second one fits beside where half of a microbatch is free
-    assert passes[0] < passes[1] if min(sizes) <= 32 else passes[0] == passes[1]
+    # sizes are those of single draws: others go along where three quarters of a microbatch are free
+    assert passes[0] < passes[1] if min(sizes) <= 16 else passes[0] == passes[1]
     if images == 1 and rule.kind == "fixed":
         assert passes == [1 + 2, 90], "16 draws for expected accuracy, then 37 and 37"
 
@@ -184,7 +184,7 @@ def test_an_attack_sees_the_same_draws_in_fewer_passes(rows: list[int] | None, p
     chosen = None if rows is None else torch.tensor(rows)
     some, wanted = (images, labels) if chosen is None else (images[chosen], labels[chosen])
     found, passes = [], []
-    for compute in both(12):
+    for compute in both(20):
         view = View(model, images.shape, streams(), compute)
         sizes.clear()
         turns = list(view.gradients(losses.margin, some, wanted, chosen, 7, purpose, 1, 2))
@@ -198,7 +198,7 @@ def test_an_attack_sees_the_same_draws_in_fewer_passes(rows: list[int] | None, p
     draws = view.compute.gradient(view.draw(purpose, 1, 2, 4), some, wanted, losses.margin, chosen)
     for joint, alone in zip(found[0], draws, strict=False):
         torch.testing.assert_close(joint[4], alone, rtol=1e-4, atol=1e-6)
-    assert passes == [2 * (2 if rows else 4), 14]
+    assert passes == [2 * (1 if rows else 2), 14]
 
 
 def test_gradients_stay_on_for_whoever_takes_the_draws() -> None:

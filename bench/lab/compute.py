@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -16,6 +18,7 @@ from models.classifier import Classifier, Realisation
 Part = TypeVar("Part")
 CACHE = 8_000_000  # bytes of the widest layer that a CPU works on at once
 LEAST = 8  # images, below which the weights' own traffic costs more than the cache saves
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (n, classes) and labels (n,) to a loss for each image (n,)."""
 
@@ -91,7 +94,7 @@ class Compute:
 
     def joint(self, model: Classifier, draws: int, images: int) -> int:
         """How many of `draws` draws of `model` for so many images go next, in one pass where it is more than one."""
-        if not (self.joining and model.joins and 0 < 2 * images <= self.microbatch):
+        if not (self.joining and model.joins and 0 < 4 * images <= self.microbatch):  # above it gains nothing
             return 1
         return min(draws, self.microbatch // images)  # all but the last pass of one size, as compiled networks need
 
@@ -161,6 +164,18 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return "out of memory" in text or "can't allocate memory" in text or "DefaultCPUAllocator" in text
+
+
+def keep_memory(device: torch.device) -> None:
+    """Have this process keep the memory of freed layers for the next ones, on a CPU under glibc; elsewhere nothing.
+
+    glibc gives a large block back to the system as soon as it is free, and every pass asks for the same pages
+    anew. Kept are at most a gigabyte, and no block above 32 MB, glibc's own bound.
+    """
+    if device.type == "cpu" and "CS_GNU_LIBC_VERSION" in os.confstr_names:
+        settings = ctypes.CDLL(None)
+        settings.mallopt(TRIM_THRESHOLD, 2**30)
+        settings.mallopt(MMAP_THRESHOLD, 32 * 2**20)
 
 
 def pick_device(name: str = "auto") -> torch.device:

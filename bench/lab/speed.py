@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.errors import UserError
 from bench.lab import data, weights
 from bench.lab.compiling import gigaflops
-from bench.lab.compute import laid_out, pick_device
+from bench.lab.compute import keep_memory, laid_out, pick_device
 from bench.lab.race import Row, clock, limit, race
 from bench.lab.rivals import PRECISIONS, Way, judged, looped, pgd, rivals, suited
 from bench.recipes import PGD, Distilled, Network, Noise, Stopping, Trained, parse
@@ -80,6 +80,7 @@ def speed(
     `sizes`, they are chosen so that all of it takes under five minutes. UserError for an unknown model or device.
     """
     place = pick_device(device)
+    keep_memory(place)  # as a run does; the other libraries have it too
     return measure(subjects(model, root, place), place, sizes, note)
 
 

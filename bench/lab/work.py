@@ -24,7 +24,7 @@ from bench.disk import write_part, writing
 from bench.errors import UserError
 from bench.lab import data as datasets
 from bench.lab.attacks import Crafted
-from bench.lab.compute import Compute, pick_device
+from bench.lab.compute import Compute, keep_memory, pick_device
 from bench.lab.craft import craft
 from bench.lab.draws import Streams
 from bench.lab.fitting import IMAGES, Fitting
@@ -59,6 +59,7 @@ class Lab:
         self.hooks = hooks or Hooks()
         self.store = Store(settings.root)
         self.device = pick_device(settings.device)
+        keep_memory(self.device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         # PyTorch's own default on a GPU that has it: convolutions of float32 numbers rounded to 10 bits of mantissa.

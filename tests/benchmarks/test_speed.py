@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bench.lab.compute import laid_out
+from bench.lab.compute import keep_memory, laid_out
 from bench.lab.craft import craft
 from bench.lab.draws import Streams
 from bench.lab.growth import growth, slope
@@ -37,6 +37,11 @@ DEVICE = torch.device("cuda" if GPU else "cpu")
 IMAGES = 2048 if GPU else 48
 ROUNDS = int(os.environ.get("REPEAT", "1")) * 3
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory() -> None:
+    keep_memory(DEVICE)  # as a run does; the other libraries have it too
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def share(successes: int, n: int, level: float = 0.95) -> Interval:
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n}")
-    return _score(successes / n, n, NormalDist().inv_cdf(0.5 + _level(level) / 2))
+    return _score(successes / n, n, _two_sided(level))
 
 
 def expected(
@@ -161,7 +161,7 @@ def mcnemar(a: NDArray[Any], b: NDArray[Any], level: float = 0.95) -> PairedTest
     n = _paired(a, b)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    reach = NormalDist().inv_cdf(0.5 + _level(level) / 2) * np.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    reach = _two_sided(level) * np.sqrt((p + q - (p - q) ** 2) / (n + 2))
     low, high = max(-1.0, p - q - reach), min(1.0, p - q + reach)
     test = binomial_p(only_a, only_a + only_b, 0.5) if only_a + only_b else 1.0
     return PairedTest(only_a, only_b, Difference((only_a - only_b) / n, float(low), float(high), test))
@@ -211,7 +211,7 @@ def images_to_decide(a: Floats, b: Floats, level: float = 0.95, power: float = 0
     gap = a - b
     if n < 2 or gap.mean() == 0:
         return None
-    z = NormalDist().inv_cdf(0.5 + _level(level) / 2) + NormalDist().inv_cdf(power)
+    z = _two_sided(level) + NormalDist().inv_cdf(power)
     return max(0, int(np.ceil((z * gap.std(ddof=1) / gap.mean()) ** 2)) - n)
 
 
@@ -238,6 +238,11 @@ def _paired(a: NDArray[Any], b: NDArray[Any]) -> int:
     if a.ndim != 1 or a.shape != b.shape or not len(a):
         raise ValueError(f"a pair must be two arrays (n,) over the same images, not {a.shape} and {b.shape}")
     return len(a)
+
+
+def _two_sided(level: float) -> float:
+    """How many standard errors a normal interval of this level reaches to either side."""
+    return NormalDist().inv_cdf(0.5 + _level(level) / 2)
 
 
 def _level(level: float) -> float:

@@ -44,7 +44,10 @@ class Classifier(nn.Module):
         """
 
     def realise_all(
-        self, shape: torch.Size | tuple[int, ...], generators: Sequence[torch.Generator], rows: Tensor | None = None
+        self,
+        shape: torch.Size | tuple[int, ...],
+        generators: Sequence[torch.Generator | None],
+        rows: Tensor | None = None,
     ) -> Realisation:
         """The draws of several generators for the same m `rows` (None: all n) of a batch of this shape, as one draw.
 

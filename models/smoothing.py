@@ -54,7 +54,10 @@ class Smoothed(Classifier):
         return _beneath(base, self._noise(shape, generator))
 
     def realise_all(
-        self, shape: torch.Size | tuple[int, ...], generators: Sequence[torch.Generator], rows: Tensor | None = None
+        self,
+        shape: torch.Size | tuple[int, ...],
+        generators: Sequence[torch.Generator | None],
+        rows: Tensor | None = None,
     ) -> Realisation:
         """As in `Classifier`, where the base is a `Plain` network."""
         if not self.joins:

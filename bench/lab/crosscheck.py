@@ -20,6 +20,7 @@ from torch import Tensor
 from bench import stats
 from bench.lab.attacks import pgd
 from bench.lab.attacks.fence import Drawn, fence
+from bench.lab.attacks.views import View
 from bench.lab.compute import Compute
 from bench.lab.craft import craft
 from bench.lab.draws import Streams, fenced
@@ -75,7 +76,8 @@ def crosscheck(
     made["APGD-CE (pyautoattack)"] = craft(apgd, source, images, labels, streams, compute).images
     apgd = Peer(kind="torchattacks", name="APGD", eps=eps, arguments={"steps": apgd_steps, "loss": "ce"})
     made["APGD-CE (torchattacks)"] = craft(apgd, source, images, labels, streams, compute).images
-    right = {name: _right(source, crafted, labels, draws, streams, compute) for name, crafted in made.items()}
+    view = View(source, images.shape, streams, compute)
+    right = {name: view.right(crafted, labels, draws) for name, crafted in made.items()}
     rows = []
     for name in made:
         reference = "PGD (ours)" if name.startswith("PGD") else "APGD-CE (pyautoattack)"
@@ -145,20 +147,6 @@ def _foolbox_pgd(
         _, crafted, _ = made(model, images.clone(), criteria.Misclassification(labels), epsilons=float(ours.eps))
     result: Tensor = crafted.detach()
     return result
-
-
-def _right(
-    source: Classifier, images: Tensor, labels: Tensor, draws: int, streams: Streams, compute: Compute
-) -> NDArray[np.float64]:
-    """The share of fresh draws that are right on each image (n,); one draw of a deterministic model."""
-    draws = draws if source.stochastic else 1
-    total = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-    for draw in range(draws):
-        generator = streams.generator("score", draw) if source.stochastic else None
-        with torch.no_grad():
-            realisation = source.realise(images.shape, generator)
-        total += compute.logits(realisation, images).argmax(1) == labels
-    return np.asarray((total / draws).cpu().numpy(), np.float64)
 
 
 def _row(

@@ -123,11 +123,7 @@ def _attacked(
 
 def right(case: Case, images: Tensor, draws: int) -> Right:
     """How often each image (n,) is right over fresh draws of the judge's stream; 0 or 1 where deterministic."""
-    view = case.view
-    total = torch.zeros(len(images), device=images.device)
-    for k in range(view.draws(draws)):
-        total += ~losses.wrong(view.logits(images, None, "score", k), case.labels)
-    return np.asarray((total / view.draws(draws)).cpu().numpy(), np.float64)
+    return case.view.right(images, case.labels, draws)
 
 
 def ascent(case: Case, path: Tensor) -> Iterator[Finding]:

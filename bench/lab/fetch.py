@@ -30,8 +30,8 @@ def fetch(recipe: Fetched, root: Path, download: bool = True) -> Classifier:
     changed = differs(recipe, found, root)
     if changed is not None:
         what = f"{changed} is not the file that this suite's numbers were made with"
-        note = Store(root).place(recipe)
-        raise UserError(name_of(recipe), what, f"restore it, or delete {note} to begin anew with the new one")
+        place = Store(root).place(recipe)
+        raise UserError(name_of(recipe), what, f"restore it, or delete {place} to begin anew with the new one")
     return _classifier(recipe, loaded)
 
 

@@ -32,7 +32,7 @@ def bench_of(session: Session, model: str, images: int) -> tuple[Lab, Classifier
     data = session.suite.images("test")
     first = Data(**(dict(data) | {"stop": min(data.start + images, data.stop or 10**9)}))
     pixels, labels, _ = lab.shard(Examples(data=first, shard=images), 0)
-    recipe, compute = session.suite.models[model].model, Compute(lab.device, microbatch=session.settings.microbatch)
+    recipe, compute = session.suite.models[model].model, lab.compute()
     lab.suit(compute, session.suite.protocol.precision, recipe, first)
     return lab, lab.model(recipe), pixels, labels, compute
 
@@ -47,7 +47,7 @@ def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Vote
 
     def recompute(outcomes: Outcomes, chosen: NDArray[np.int64]) -> Votes:
         examples, parts = outcomes.examples, []
-        crafting, judging = (Compute(lab.device, microbatch=session.settings.microbatch) for _ in range(2))
+        crafting, judging = lab.compute(), lab.compute()
         if examples.source is not None:
             lab.suit(crafting, examples.precision, examples.source, examples.data)
         lab.suit(judging, outcomes.precision, outcomes.target, examples.data)

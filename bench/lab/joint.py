@@ -48,7 +48,6 @@ def joint(
             if len(now) == 1:
                 some = Joint(source.realise(shape, generator(now[0])), 1, rows)
             else:
-                generators = [one for one in map(generator, now) if one is not None]
-                some = Joint(source.realise_all(shape, generators, rows), len(now), None)
+                some = Joint(source.realise_all(shape, [*map(generator, now)], rows), len(now), None)
         yield some
         draws = draws[len(now) :]

@@ -68,11 +68,8 @@ def signal(case: Case, eot: int, draws: int = 6) -> Finding:
     if not case.model.stochastic:
         return Finding("gradient-noise", "declared deterministic", "ok")
     view = case.view
-    slopes = [
-        view.compute.gradient(view.draw("select", 98, k), case.images, case.labels, losses.cross_entropy)[1].flatten(1)
-        for k in range(draws)
-    ]
-    stack = torch.stack(slopes).double()
+    found = view.gradients(losses.cross_entropy, case.images, case.labels, None, draws, "select", 98)
+    stack = torch.stack([slope.flatten(1) for _, slope, _ in found]).double()
     lengths, mean = stack.square().sum((0, 2)), stack.mean(0).square().sum(1)
     noise = (lengths - draws * mean) / (draws - 1)
     strength = (mean - noise / draws).clamp_min(0)

@@ -75,7 +75,7 @@ class Lab:
 
     def perform(self, task: Task) -> Done:
         """Do one task; its result is in the task's folder when this returns."""
-        start, compute = time.perf_counter(), self.compute(task)
+        start, compute = time.perf_counter(), self.compute()
         self.notes.clear()
         match task.recipe:
             case Trained() | Distilled() as recipe:
@@ -106,7 +106,8 @@ class Lab:
     def _device(self) -> str:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor()
 
-    def compute(self, task: Task) -> Compute:
+    def compute(self) -> Compute:
+        """How this lab computes, until `suit` knows for which model."""
         size, joining = self.settings.microbatch, not self.settings.exact
         return Compute(self.device, microbatch=size, note=self.notes.append, joining=joining)
 

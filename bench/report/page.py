@@ -96,7 +96,7 @@ def publish(folder: Path, files: Mapping[str, bytes]) -> Path:
     for name, content in files.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:
-            write(path, content, lasting=False)  # compared before it is kept, as above
+            write(path, content)
     for path in (folder / "cells").glob("*.html"):
         if f"cells/{path.name}" not in files:
             path.unlink()

@@ -1,10 +1,12 @@
-"""A source as its attacker sees it: draws by purpose, never those that judge."""
+"""A source as its attacker sees it: draws by purpose, and those that judge only once the attack is over."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.lab.attacks import losses
@@ -94,6 +96,13 @@ class View:
             total = part if total is None else total + part
         assert total is not None
         return total / self.draws(draws)
+
+    def right(self, images: Tensor, labels: Tensor, draws: int) -> NDArray[np.float64]:
+        """How often each image (n,) is right over draws of the judge's stream, once an attack is over: in [0, 1]."""
+        total = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+        for logits in self.all_logits(images, None, draws, "score"):
+            total += ~losses.wrong(logits, labels)
+        return np.asarray((total / self.draws(draws)).cpu().numpy(), np.float64)
 
     def claims(self, images: Tensor, labels: Tensor) -> Tensor:
         """What an attack may believe of its images: 1 where one draw of its own is wrong, else 0; (n,) int8."""

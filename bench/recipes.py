@@ -197,7 +197,7 @@ def summary(recipe: Recipe) -> dict[str, Any]:
         match value:
             case Recipe():
                 return {"type": type(value).__name__, "rev": value.rev} | {
-                    name: plain(getattr(value, name)) for name in type(value).model_fields
+                    name: plain(getattr(value, name)) for name in value.told()
                 }
             case Fraction():
                 return str(value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 from bench.cost import Rates
 from bench.disk import writing
 from bench.recipes import Distilled, Trained, Work
 from bench.session import Session, planned
+from bench.store import Damaged, Record, whole
 
 
 class Step(NamedTuple):
@@ -49,16 +51,19 @@ def _depth(recipe: Trained | Distilled) -> int:
 
 
 def publish_weights(session: Session) -> list[str]:
-    """Copy finished weights to models/weights/<name>, from where a fresh clone uses them; the names copied."""
-    copied = []
+    """Copy finished weights to models/weights/<suite>-<scale>-<name>, from where a fresh clone uses them; the names
+    copied. Two scales of one suite call different weights by one name, hence the scale."""
+    copied, suite = [], session.suite
+    shelf = session.settings.root / "models" / "weights"
     for name, recipe in session.suite.weights.items():
         if not isinstance(recipe, Trained | Distilled):
             continue
-        record, place = session.store.find(recipe, thorough=True), session.settings.root / "models" / "weights" / name
-        if record is None or record.path == place:
+        record = session.store.find(recipe, thorough=True)
+        place = shelf / "-".join(filter(None, (suite.name, suite.scale, name)))
+        if record is None or record.path == place or _same(place, record):
             continue
         with writing(place):
-            fresh = place.with_name(f".{name}.new")
+            fresh = place.with_name(f".{place.name}.new")
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.copytree(record.path, fresh)
             if place.exists():
@@ -66,6 +71,15 @@ def publish_weights(session: Session) -> list[str]:
             fresh.rename(place)
         copied.append(name)
     return copied
+
+
+def _same(place: Path, record: Record) -> bool:
+    """Whether `place` holds the record already: copying it again would take it away for a moment."""
+    try:
+        there = whole(place, record.key, thorough=True)
+    except Damaged:
+        return False
+    return there is not None and there.seal == record.seal
 
 
 def text(made: list[Step]) -> str:

@@ -66,19 +66,33 @@ Arguments = Annotated[dict[str, Any], AfterValidator(_plain)]
 
 
 class Recipe(BaseModel):
-    """A frozen value with a key; unknown fields and wrong types are refused at construction."""
+    """A frozen value with a key; unknown fields and wrong types are refused at construction.
+
+    `late` names the fields that a type was given after records of it existed: each stays out of the key while it
+    holds its default, so that what was made before keeps its name. What is not in `late` is in the key always.
+    """
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", ignored_types=(cached_property,), allow_inf_nan=False
     )
     rev: ClassVar[int] = 1
+    late: ClassVar[frozenset[str]] = frozenset()
 
     @cached_property
     def key(self) -> str:
         """SHA-256 (64 hex digits) of the canonical recipe; nested recipes enter by their own keys."""
-        fields = {name: _canonical(getattr(self, name)) for name in type(self).model_fields}
+        fields = {name: _canonical(getattr(self, name)) for name in self.told()}
         text = json.dumps([type(self).__name__, self.rev, fields], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def told(self) -> list[str]:
+        """The names of the fields that are part of the key, in their order."""
+        declared = type(self).model_fields
+        return [
+            name
+            for name, about in declared.items()
+            if name not in self.late or getattr(self, name) != about.get_default(call_default_factory=True)
+        ]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A changed copy, validated like any other recipe and with a key of its own.

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench.recipes import (
+    KINDS,
     PGD,
     Clean,
     Data,
@@ -91,6 +92,35 @@ def test_seed_is_part_of_the_key(a, b):
 def test_a_manifest_gives_the_recipe_back(recipe):
     again = parse(json.loads(json.dumps(summary(recipe))))
     assert again == recipe and again.key == recipe.key
+
+
+class Grown(PGD):
+    """PGD as it will be when somebody adds a field."""
+
+    late = frozenset({"norm"})
+    norm: str = "Linf"
+
+
+Grown.__name__ = "PGD"  # a type's name is in its keys
+
+
+def test_a_late_field_stays_out_of_the_key_at_its_default():
+    assert Grown().key == PGD().key and Grown(steps=3).key == PGD(steps=3).key
+    assert Grown(norm="L2").key not in (Grown().key, PGD().key)
+    assert "norm" not in summary(Grown()) and summary(Grown(norm="L2"))["norm"] == "L2"
+
+
+def test_late_fields_have_defaults():
+    for kind in KINDS:
+        for name in kind.late:
+            assert not kind.model_fields[name].is_required(), f"{kind.__name__}.{name} would be in every key"
+
+
+FROZEN = {Trained, Distilled, PGD, Data, Network, Noise, Model, Training, Optimiser, Schedule}
+
+
+def test_what_published_weights_hang_on_never_changes_its_rev():
+    assert {kind.__name__: kind.rev for kind in FROZEN} == {kind.__name__: 1 for kind in FROZEN}
 
 
 def test_parse_refuses_another_rev():

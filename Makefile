@@ -3,16 +3,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: paper test lint benchmarks clean
+.PHONY: paper test test-all lint benchmarks clean
 
 paper: $(VENV)/.run
 	$(BIN)/python -m bench run suites/paper.toml
 
 test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test
-	$(BIN)/python -m ruff check bench models tests
+	$(BIN)/python -m ruff check bench tests
 	$(BIN)/python -m mypy
 
 benchmarks: $(VENV)/.test

@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 
-from bench.cli import main
+from bench.cli.app import main
 
 
 def enter() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.classifier import Classifier, Plain, Realisation
+from bench.models.classifier import Classifier, Plain, Realisation
 
 
 class Around(nn.Module):

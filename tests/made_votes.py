@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.reading import load
 from bench.recipes import Clean, Outcomes
-from bench.suite import Suite
-from bench.tasks import images_in
-from bench.votes import Votes
+from bench.store.tasks import images_in
+from bench.suite.cells import Suite
+from bench.suite.reader import load
+from bench.votes.votes import Votes
 
 PREFIX = 16
 SUITE = Path(__file__).parent.parent / "suites" / "paper.toml"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.lab.compute import Compute
-from bench.lab.data import as_tensor, load
-from bench.lab.draws import Purpose, Streams
-from models.classifier import Classifier, Plain, Realisation
+from bench.lab.compute.passes import Compute
+from bench.lab.images.load import as_tensor, load
+from bench.lab.judge import Judged
+from bench.lab.streams import Purpose, Streams
+from bench.models.classifier import Classifier, Plain, Realisation
 
 CPU = torch.device("cpu")
 
@@ -168,3 +170,30 @@ def trained(adversarial: bool, epochs: int = 2) -> Plain:
             optimiser.step()
             schedule.step()
     return Plain(net.eval().requires_grad_(False), 10).eval()
+
+
+def shard_of(images, labels):
+    n = len(images)
+    return Judged(images, labels, np.arange(n), np.zeros(n, np.float32), np.full(n, -1, np.int8))
+
+
+class NoisyLinear(Classifier):
+    """A linear classifier whose logits get noise: what was drawn shows in what it says."""
+
+    def __init__(self, sigma: float, classes: int = 5) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.weight = nn.Parameter(torch.randn(classes, 48, generator=generator), requires_grad=False)
+        self.sigma, self.classes, self.stochastic = sigma, classes, sigma > 0
+        self.drawn: list[Tensor] = []
+
+    def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Realisation:
+        noise = torch.zeros(shape[0], self.classes)
+        if self.sigma:
+            noise = self.sigma * torch.randn(shape[0], self.classes, generator=generator)
+        self.drawn.append(noise)
+
+        def realisation(images: Tensor, rows: Tensor | slice | None = None) -> Tensor:
+            return images.flatten(1) @ self.weight.T + (noise if rows is None else noise[rows])
+
+        return realisation

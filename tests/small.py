@@ -11,13 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.cost import Rates
-from bench.engines.local import Here
-from bench.progress import Display
-from bench.publish import publish
-from bench.run import Counts, Engine, run
-from bench.session import Session, open_suite, planned
-from bench.tasks import Done, Hooks, Settings, Task
+from bench.cli.progress import Display
+from bench.report.publish import publish
+from bench.run.engines.local import Here
+from bench.run.runner import Counts, Engine, run
+from bench.run.session import Session, open_suite, planned
+from bench.store.cost import Rates
+from bench.store.tasks import Done, Hooks, Settings, Task
 
 SUITE = """
 [protocol]
@@ -79,7 +79,7 @@ class Kept(Here):
     """This process, with the images of earlier runs at hand, and a list of what was done."""
 
     def __init__(self, settings: Settings, hooks: Hooks | None = None) -> None:
-        from bench.lab.work import Lab
+        from bench.lab.worker import Lab
 
         super().__init__(settings, hooks or Hooks())
         self.lab = Lab(settings, self.hooks)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from bench.lab.data import as_tensor, shuffle
-from bench.lab.data import load as images_of
-from bench.lab.weights import build
-from bench.lab.weights import load as state_of
-from bench.reading import load, scales
+from bench.lab.images.load import as_tensor, shuffle
+from bench.lab.images.load import load as images_of
+from bench.lab.weights.build import build
+from bench.lab.weights.files import load as state_of
 from bench.recipes import Distilled, Examples, Outcomes, Recipe, Trained, inputs
-from bench.store import Store
+from bench.store.records import Store
+from bench.suite.reader import load, scales
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

@@ -7,13 +7,13 @@ from typing import NoReturn, assert_never
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
+from bench import UserError
 from bench.lab.attacks import Crafted, pgd, square, worst
-from bench.lab.attacks.views import AttackError
-from bench.lab.compute import Compute
-from bench.lab.draws import Streams
+from bench.lab.attacks.view import AttackError
+from bench.lab.compute.passes import Compute
+from bench.lab.streams import Streams
+from bench.models.classifier import Classifier
 from bench.recipes import PGD, Attack, Clean, Peer, Square, Worst
-from models.classifier import Classifier
 
 TOLERANCE = 1e-6
 
@@ -25,6 +25,7 @@ def craft(
     labels: Tensor,
     streams: Streams,
     compute: Compute,
+    *,
     rows: Tensor | None = None,
 ) -> Crafted:
     """What `attack` makes of images (n, 3, h, w) float32 in [0, 1] with labels (n,) int64.
@@ -40,7 +41,7 @@ def craft(
         return Crafted(images.clone(), torch.full(labels.shape, -1, dtype=torch.int8, device=labels.device))
     before, modes = images.clone(), {name: module.training for name, module in source.named_modules()}
     if rows is not None and isinstance(attack, PGD):
-        crafted = pgd.craft(attack, source, images, labels, streams, compute, rows)
+        crafted = pgd.craft(attack, source, images, labels, streams, compute, rows=rows)
     else:
         crafted = _run(attack, source, images, labels, streams, compute)
     for name, module in source.named_modules():
@@ -67,7 +68,7 @@ def _run(
         case Square():
             return square.craft(attack, source, images, labels, streams, compute)
         case Worst():
-            return worst.craft(attack, source, images, labels, streams, compute, craft)
+            return worst.craft(attack, source, images, labels, streams, compute, run=craft)
         case Peer():
             from bench.lab.attacks import peers
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from bench import stopping
-from bench.lab.compute import Compute
-from bench.lab.draws import Streams
-from bench.lab.joint import joint
+from bench.lab.compute.joint import joint
+from bench.lab.compute.passes import Compute
+from bench.lab.streams import Streams
+from bench.models.classifier import Classifier
 from bench.recipes import Stopping
-from bench.votes import Votes
-from models.classifier import Classifier
+from bench.votes import stopping
+from bench.votes.votes import Votes
 
 PREFIX = 16  # draws from which expected accuracy is computed, whatever the stopping rule does
 BLOCK = 4  # draws between two looks of the stopping rule
@@ -68,7 +68,7 @@ def judge(
 
     drawn = 0
     for stop in looks(draws, rule):
-        for some in joint(target, shard.images.shape, range(drawn, stop), generator, images, rows, compute):
+        for some in joint(target, shard.images.shape, range(drawn, stop), generator, images, rows, compute=compute):
             logits = some.apart(compute.logits(some.realisation, some.over(images), some.rows))
             probs, winner = logits.softmax(2), logits.argmax(2)
             counts[rows] += one_hot(winner, classes).sum(0).int()

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.certify import ABSTAIN, certified_accuracy, certify
-from bench.folds import rows
 from bench.recipes import Outcomes
 from bench.report.render import gfm
-from bench.stats import share
-from bench.suite import Suite
-from bench.votes import Votes
+from bench.suite.cells import Suite
+from bench.votes.certify import ABSTAIN, certified_accuracy, certify
+from bench.votes.intervals import share
+from bench.votes.numbers import rows
+from bench.votes.votes import Votes
 
 CIFAR_STD = 0.2435  # what one unit of normalised noise is in pixels, the mean over the channels
 

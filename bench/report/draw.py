@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bench.disk import write
 from bench.report.figures import Curves, Drawing, Lookup, Panel, Pictures, Tile, data, sheet
-from bench.suite import Suite
+from bench.store.disk import write
+from bench.suite.cells import Suite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

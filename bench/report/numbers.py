@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import folds
-from bench.folds import Missing, Number
 from bench.recipes import Outcomes
 from bench.report.render import gfm
-from bench.suite import Suite
-from bench.votes import Votes
+from bench.suite.cells import Suite
+from bench.votes import numbers as folds
+from bench.votes.numbers import Missing, Number
+from bench.votes.votes import Votes
 
 TIMES = (2, 8)  # how often an attacker may send one image again
 HEAD = (

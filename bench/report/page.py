@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from bench.baselines import leaderboard, ours, words
-from bench.claims import Verdict, sentence
-from bench.disk import write
-from bench.folds import Number
-from bench.report.cells import cell_page, command, link
+from bench.report.cell_page import cell_page, command, link
+from bench.report.claims import Verdict, sentence
 from bench.report.draw import Shown
+from bench.report.leaderboard import leaderboard, ours, words
 from bench.report.render import difference, letter, papers
 from bench.report.tables import About, CellView, Lookup, TableView
-from bench.suite import Suite
+from bench.store.disk import write
+from bench.suite.cells import Suite
+from bench.votes.numbers import Number
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -51,6 +51,7 @@ def page(
     manifest: About,
     views: Sequence[TableView],
     shown: Sequence[Shown] = (),
+    *,
     verdicts: Sequence[Verdict] = (),
     findings: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> dict[str, bytes]:

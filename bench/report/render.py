@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.folds import Number
 from bench.report.tables import CellView, TableView
+from bench.votes.numbers import Number
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

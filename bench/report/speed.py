@@ -1,4 +1,4 @@
-"""What bench/lab/speed.py measured, as text for a terminal and as a page's tables."""
+"""What bench/lab/speed/measure.py measured, as text for a terminal and as a page's tables."""
 
 from __future__ import annotations
 

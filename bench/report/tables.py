@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from bench.folds import Missing, Number, correct, fold, rows
 from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Recipe, Square, Worst
-from bench.stats import paired_difference
-from bench.suite import Cell, Suite
-from bench.tasks import images_in
-from bench.votes import Votes
+from bench.store.tasks import images_in
+from bench.suite.cells import Cell, Suite
+from bench.votes.intervals import paired_difference
+from bench.votes.numbers import Missing, Number, correct, fold, rows
+from bench.votes.votes import Votes
 
 Lookup = Callable[[Outcomes], Votes | None]
 """The votes of a recipe, None if no whole record is there."""
@@ -97,7 +97,7 @@ def tables(
         ]
         for at, remark in dict.fromkeys(suspicions(cells, numbers, votes)):
             said[at].append(remark)
-        views.append(_view(suite, name, cells, numbers, said, votes, manifests))
+        views.append(_view(suite, name, cells, numbers, said, votes, manifests=manifests))
     return views
 
 
@@ -238,6 +238,7 @@ def _view(
     numbers: list[Number | Missing],
     said: list[list[str]],
     votes: Mapping[Outcomes, Votes | None],
+    *,
     manifests: Mapping[Outcomes, Mapping[str, Any] | None],
 ) -> TableView:
     table = suite.tables[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_stats import coverage
+from covered import coverage
 
 SHAPES = [(2.0, 2.0), (0.5, 0.5), (8.0, 2.0), (2.0, 0.1), (0.2, 4.0), (0.5, 0.02)]
 

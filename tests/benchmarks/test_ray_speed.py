@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.cost import Rates
-from bench.progress import Display
-from bench.run import run
-from bench.session import planned
+from bench.cli.progress import Display
+from bench.run.runner import run
+from bench.run.session import planned
+from bench.store.cost import Rates
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from small import SUITE, Kept, go, result, session
@@ -32,7 +32,7 @@ HEAVY = (
 
 def made_by(workers: int, root: Path) -> float:
     """Seconds in which so many workers craft and judge the suite; what is trained in one piece is there before."""
-    from bench.engines.ray import Cluster
+    from bench.run.engines.ray import Cluster
 
     opened = session(root, HEAVY)
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.publish import planned_text
 from bench.recipes import Data, Examples, Model, Outcomes, Trained, Training
-from bench.session import open_suite, planned
-from bench.store import Store
-from bench.tasks import Settings
-from bench.votes import to_parquet
+from bench.report.publish import planned_text
+from bench.run.session import open_suite, planned
+from bench.store.records import Store
+from bench.store.tasks import Settings
+from bench.votes.votes import to_parquet
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from made_votes import honest
@@ -91,8 +91,8 @@ def test_ten_thousand_cells(tmp_path: Path, quick_disk: None):
 
 def test_memory_grows_with_the_cells_and_no_faster(tmp_path: Path):
     code = (
-        "import sys; from pathlib import Path; from bench.session import open_suite, planned\n"
-        "from bench.tasks import Settings\n"
+        "import sys; from pathlib import Path; from bench.run.session import open_suite, planned\n"
+        "from bench.store.tasks import Settings\n"
         "s = open_suite(Path(sys.argv[1]), 'auto', None, Settings(Path(sys.argv[2]), device='cpu'))\n"
         "p = planned(s, s.wanted(), False)\n"
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"

@@ -19,18 +19,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bench.lab.compute import keep_memory, laid_out
+from bench.lab.compute.passes import keep_memory, laid_out
 from bench.lab.craft import craft
-from bench.lab.draws import Streams
-from bench.lab.growth import growth, slope
 from bench.lab.judge import Judged, judge
-from bench.lab.race import Row, clock, limit, race
-from bench.lab.rivals import PRECISIONS, Way, judged, looped, pgd, rivals, suited
-from bench.lab.speed import Subjects, images_of, subjects
+from bench.lab.speed.contestants import PRECISIONS, Way, judged, looped, pgd, rivals, suited
+from bench.lab.speed.measure import Subjects, images_of, subjects
+from bench.lab.speed.race import Row, clock, limit, race
+from bench.lab.speed.scaling import growth, slope
+from bench.lab.streams import Streams
+from bench.models.classifier import Plain
+from bench.models.smoothing import Smoothed
+from bench.models.wide_resnet import WideResNet
 from bench.recipes import PGD, Stopping
-from models.classifier import Plain
-from models.smoothing import Smoothed
-from models.wide_resnet import WideResNet
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -60,7 +60,7 @@ def rows(benchmark, ways: list[Way], model, plain, images: int, passes: int, bac
     limits = [limit(plain, DEVICE, precision, backward) for precision in PRECISIONS]
 
     def run() -> list[Row]:
-        return race(ways, limits, pixels, labels, ROUNDS, passes, model, DEVICE)
+        return race(ways, limits, pixels, labels, ROUNDS, passes, model=model, device=DEVICE)
 
     found = benchmark.pedantic(run, rounds=1, iterations=1)
     for row in found:
@@ -144,7 +144,7 @@ columns = ["clean", "pgd10"]
 """
 NETWORK = """
 import torch
-from models.wide_resnet import WideResNet
+from bench.models.wide_resnet import WideResNet
 
 def net():
     return WideResNet(28, 4, generator=torch.Generator().manual_seed(0))
@@ -153,7 +153,7 @@ def net():
 
 DRIVER = """
 import atexit, sys, time
-import bench.engines.start as start
+import bench.run.engines.start as start
 from bench.__main__ import enter
 
 inside, begin = [], start.begin
@@ -161,7 +161,7 @@ inside, begin = [], start.begin
 def timed(*words):
     lab = begin(*words)
     atexit.register(lambda: print(sum(inside)))
-    from bench.lab.compute import Compute
+    from bench.lab.compute.passes import Compute
     passes = Compute._parts
 
     def measure(*words):

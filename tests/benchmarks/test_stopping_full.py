@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 from scipy.stats import binom
-from test_stopping import realistic, run, soft_run, softmaxes, votes
+from stopped import realistic, run, soft_run, softmaxes, votes
 
-from bench.boundaries import boundaries, crossing, worst_case
+from bench.votes.stopping_tables import boundaries, crossing, worst_case
 
 CASES = [(1.0,), (0.99, 0.01), (0.95, 0.05), (0.9, 0.1), (0.8, 0.2), (0.7, 0.3), (0.6, 0.2, 0.2), (0.6, 0.4)]
 CLOSE = [(0.55, 0.45), (0.52, 0.48), (0.4, 0.3, 0.3), (0.35, 0.33, 0.32)]

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.lab import weights
-from bench.lab.compiling import compiler
+from bench.lab.compute.compiling import compiler
 from bench.lab.train import Options
 from bench.lab.train.loop import _compile
 from bench.lab.train.step import Stepper
+from bench.lab.weights import build
+from bench.models.classifier import Classifier
 from bench.recipes import PGD, Network, Noise, Optimiser, Trained, Training
-from models.classifier import Classifier
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_train import EVERYTHING, SMALL, centres, kill_at, run, same_weights
+from trainings import EVERYTHING, SMALL, centres, kill_at, run, same_weights
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -83,8 +83,8 @@ def test_an_adversarial_training_step_is_faster_than_the_textbooks(threads: int)
     generator = torch.Generator(DEVICE).manual_seed(0)
     images = torch.rand(BATCH, 3, 32, 32, generator=generator, device=DEVICE)
     labels = torch.randint(10, (BATCH,), generator=generator, device=DEVICE)
-    theirs = textbook(weights.build(recipe).to(DEVICE).requires_grad_(True), images, labels)
-    stepper = Stepper(recipe, weights.build(recipe), None, 1000, DEVICE, "bfloat16", print)
+    theirs = textbook(build.build(recipe).to(DEVICE).requires_grad_(True), images, labels)
+    stepper = Stepper(recipe, build.build(recipe), None, 1000, DEVICE, "bfloat16", note=print)
     if GPU and compiler():
         _compile(stepper)
     ours_images = images.contiguous(memory_format=torch.channels_last)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.lab.compute import Loss
+from bench.lab.compute.passes import Loss
 
 Name = Literal["ce", "margin", "dlr"]
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
+from bench import UserError
 from bench.lab.attacks import Crafted, losses
-from bench.lab.attacks.views import AttackError, Found, View
-from bench.lab.compute import Compute
-from bench.lab.draws import Streams
+from bench.lab.attacks.view import AttackError, Found, View
+from bench.lab.compute.passes import Compute
+from bench.lab.streams import Streams
+from bench.models.classifier import Classifier
 from bench.recipes import PGD
-from models.classifier import Classifier
 
 
 def craft(
@@ -23,6 +23,7 @@ def craft(
     labels: Tensor,
     streams: Streams,
     compute: Compute,
+    *,
     rows: Tensor | None = None,
 ) -> Crafted:
     """Images within attack.eps of `images` (n, 3, h, w) that the source gets wrong, where PGD finds them.
@@ -43,6 +44,7 @@ def ascend(
     labels: Tensor,
     start: Tensor,
     streams: Streams,
+    *,
     compute: Compute,
 ) -> Crafted:
     """One ascent from `start` (n, 3, h, w), the attack's restarts and random start aside."""
@@ -78,7 +80,7 @@ def _search(
             rows = open_.nonzero().squeeze(1) if chosen is None else chosen[open_[chosen]]
             if len(rows) == 0:
                 break
-        path, total = _ascend(attack, view, images, labels, begin, rows, restart, found)
+        path, total = _ascend(attack, view, images, labels, begin, rows, restart=restart, found=found)
         finite = finite + total
         if path:
             whole = torch.stack(path)
@@ -107,6 +109,7 @@ def _ascend(
     labels: Tensor,
     begin: Tensor,
     rows: Tensor | None,
+    *,
     restart: int,
     found: Found,
 ) -> tuple[list[Tensor], Tensor]:
@@ -123,7 +126,7 @@ def _ascend(
     path = [images] if attack.keep_iterates else []
     current = begin
     for step in range(attack.steps):
-        loss, slope, fooled = _slope(attack, view, here, labels[at], rows, restart, step)
+        loss, slope, fooled = _slope(attack, view, here, labels[at], rows, restart, step=step)
         total = total + slope.abs().sum()
         if attack.pick == "best" or attack.early_stop:
             if attack.pick == "best" and view.stochastic:
@@ -174,23 +177,23 @@ def _remember(attack: PGD, memory: Tensor, slope: Tensor) -> Tensor:
 
 
 def _slope(
-    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, step: int
+    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss (n,), gradient (n, 3, h, w) and fooled (n,) at an iterate, over the attack's draws for this step."""
     if len(here) == 0:
         return torch.zeros(0, device=here.device), here, torch.zeros(0, dtype=torch.bool, device=here.device)
     if attack.gradient == "mean-loss":
-        loss, slope, logits = _mean_loss(attack, view, here, labels, rows, restart, step)
+        loss, slope, logits = _mean_loss(attack, view, here, labels, rows, restart, step=step)
     elif attack.loss == "ce":
-        loss, slope, logits = _smooth_adv(attack, view, here, labels, rows, restart, step)
+        loss, slope, logits = _smooth_adv(attack, view, here, labels, rows, restart, step=step)
     else:
-        loss, slope, logits = _of_mean_softmax(attack, view, here, labels, rows, restart, step)
+        loss, slope, logits = _of_mean_softmax(attack, view, here, labels, rows, restart, step=step)
     fooled = torch.zeros_like(labels, dtype=torch.bool) if view.stochastic else losses.wrong(logits, labels)
     return loss, slope, fooled
 
 
 def _mean_loss(
-    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, step: int
+    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     draws = view.draws(attack.eot)
     loss = losses.named(attack.loss)
@@ -202,7 +205,7 @@ def _mean_loss(
 
 
 def _smooth_adv(
-    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, step: int
+    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """-log of the mean p_y. Its gradient is the mean of the draws' gradients of -log p_y, weighted by p_y.
 
@@ -226,7 +229,7 @@ def _smooth_adv(
 
 
 def _of_mean_softmax(
-    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, step: int
+    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Any loss of the mean softmax, in two passes: its slope to the mean first, then that slope through each draw."""
     draws = view.draws(attack.eot)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from bench.lab.attacks import Crafted, losses
-from bench.lab.attacks.views import Found, View
-from bench.lab.compute import Compute
-from bench.lab.draws import Streams
+from bench.lab.attacks.view import Found, View
+from bench.lab.compute.passes import Compute
+from bench.lab.streams import Streams
+from bench.models.classifier import Classifier
 from bench.recipes import Square
-from models.classifier import Classifier
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of a budget of 10,000, after which the share of changed pixels halves (the paper's section 5)."""
@@ -38,7 +38,7 @@ def craft(
             rows = (~found.fooled).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
-        _walk(attack, view, images, labels, rows, restart, found)
+        _walk(attack, view, images, labels, rows, restart, found=found)
     claimed = view.claims(found.images, labels) if view.stochastic else found.fooled.to(torch.int8)
     return Crafted(found.images, claimed)
 
@@ -50,7 +50,7 @@ def side(attack: Square, query: int, height: int, width: int) -> int:
 
 
 def _walk(
-    attack: Square, view: View, images: Tensor, labels: Tensor, rows: Tensor | None, restart: int, found: Found
+    attack: Square, view: View, images: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, found: Found
 ) -> None:
     own = Found(images)
     eps = float(attack.eps)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from bench.lab.attacks import Crafted, losses
-from bench.lab.attacks.views import Found, View
-from bench.lab.compute import Compute
-from bench.lab.draws import Streams
+from bench.lab.attacks.view import Found, View
+from bench.lab.compute.passes import Compute
+from bench.lab.streams import Streams
+from bench.models.classifier import Classifier
 from bench.recipes import Worst
-from models.classifier import Classifier
 
 
 def craft(
@@ -22,6 +22,7 @@ def craft(
     labels: Tensor,
     streams: Streams,
     compute: Compute,
+    *,
     run: Callable[..., Crafted],
 ) -> Crafted:
     """One image of each original (n, 3, h, w): that of the attack with the highest loss on `selection` draws.

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
+from bench import UserError
 from bench.lab.attacks import pgd
-from bench.lab.compute import Compute
-from bench.lab.draws import Streams
+from bench.lab.compute.passes import Compute
+from bench.lab.streams import Streams
+from bench.models.classifier import Classifier
 from bench.recipes import PGD
-from models.classifier import Classifier
 
 FILE = "curves.parquet"
 

@@ -15,19 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.errors import Paused, UserError
-from bench.lab import compiling, weights
-from bench.lab.compute import Compute
-from bench.lab.draws import Streams
-from bench.lab.fitting import supported
+from bench import Paused, UserError
+from bench.lab.compute import compiling
+from bench.lab.compute.passes import Compute
+from bench.lab.compute.precision import supported
+from bench.lab.streams import Streams
 from bench.lab.train import curves, outcome, state
 from bench.lab.train.batches import Batches, order
-from bench.lab.train.checks import Inputs, checked
+from bench.lab.train.inputs import Inputs, checked
 from bench.lab.train.optimise import rate
 from bench.lab.train.options import Options, Use
 from bench.lab.train.step import Stepper
+from bench.lab.weights import build
+from bench.models.classifier import Classifier
 from bench.recipes import Distilled, Trained
-from models.classifier import Classifier
 
 WINDOW = 100
 """Losses are looked at once in this many steps: looking waits for the device."""
@@ -89,7 +90,7 @@ class _Run:
         # Emulated bfloat16 is far slower than float32.
         self.precision = training.precision if supported(device) else "float32"
         self.stepper = Stepper(
-            recipe, weights.build(recipe), teacher, self.steps, device, self.precision, self._note
+            recipe, build.build(recipe), teacher, self.steps, device, self.precision, note=self._note
         )  # fmt: skip
         self.recent = torch.zeros(WINDOW, device=device)
         self.sum = torch.zeros((), device=device, dtype=torch.float64)

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from bench.lab import weights
 from bench.lab.train import curves
 from bench.lab.train.step import Stepper
+from bench.lab.weights import files
 from bench.recipes import summary
 
 
@@ -50,6 +50,6 @@ def write(
     kept = stepper.core if stepper.averaged is None else stepper.averaged
     # Input noise has no weights of its own: what it wraps is what is kept.
     state = {name.removeprefix("base."): tensor for name, tensor in kept.state_dict().items()}
-    weights.save(out, state, training.storage, training.noise_storage, card)
+    files.save(out, state, training.storage, training.noise_storage, card)
     curves.write(out / curves.FILE, rows)
     return provenance

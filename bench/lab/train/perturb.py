@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.lab.attacks import pgd
-from bench.lab.compute import Compute
-from bench.lab.draws import Streams
+from bench.lab.compute.passes import Compute
+from bench.lab.streams import Streams
+from bench.models.classifier import Classifier
 from bench.recipes import PGD
-from models.classifier import Classifier
 
 
 def perturb(

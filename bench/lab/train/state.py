@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from bench.errors import UserError
-from bench.lab.weights import durable, read_shards, write_shards
+from bench import UserError
+from bench.lab.weights.files import durable, read_shards, write_shards
 
 FACTS = "state.json"
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.lab.compute import Compute, out_of_memory
-from bench.lab.draws import Streams
+from bench.lab.compute.passes import Compute, out_of_memory
+from bench.lab.streams import Streams
 from bench.lab.train.optimise import average, optimiser, rate
 from bench.lab.train.options import Use
 from bench.lab.train.perturb import perturb
 from bench.lab.train.teach import teach
-from bench.lab.weights import fit
+from bench.lab.weights.build import fit
+from bench.models.classifier import Classifier
+from bench.models.distill import distillation_loss
+from bench.models.smoothing import Smoothed
 from bench.recipes import Distilled, Trained
-from models.classifier import Classifier
-from models.distill import distillation_loss
-from models.smoothing import Smoothed
 
 
 def shadow(model: Classifier) -> Classifier:
@@ -63,6 +63,7 @@ class Stepper:
         steps: int,
         device: torch.device,
         precision: str,
+        *,
         note: Callable[[str], None],
     ) -> None:
         training = recipe.training
@@ -162,11 +163,11 @@ class Stepper:
         if self.perturbed < 1:
             weight = recipe.distil_weight if isinstance(recipe, Distilled) else 0.0
             targets = self._targets(images, cached, weight, Use.TEACH_CLEAN, at)
-            loss += self._learn(images, labels, targets, weight, 1 - self.perturbed, Use.CLEAN, at)
+            loss += self._learn(images, labels, targets, weight, 1 - self.perturbed, Use.CLEAN, at=at)
         if self.perturbed > 0:
             weight = recipe.perturb_distil_weight if isinstance(recipe, Distilled) else 0.0
             targets = self._targets(moved, None, weight, Use.TEACH_PERTURBED, at)
-            loss += self._learn(moved, labels, targets, weight, self.perturbed, Use.PERTURBED, at)
+            loss += self._learn(moved, labels, targets, weight, self.perturbed, Use.PERTURBED, at=at)
         return loss
 
     def _targets(self, images: Tensor, cached: Tensor | None, weight: float, use: Use, at: int) -> Tensor | None:
@@ -178,11 +179,11 @@ class Stepper:
         assert self.teacher is not None
         streams = self.streams(use, at)
         return teach(
-            self.teacher, images, recipe.rule, recipe.online_draws, recipe.temperature, streams, self.taught
+            self.teacher, images, recipe.rule, recipe.online_draws, recipe.temperature, streams, compute=self.taught
         )  # fmt: skip
 
     def _learn(
-        self, images: Tensor, labels: Tensor, targets: Tensor | None, weight: float, share: float, use: Use, at: int
+        self, images: Tensor, labels: Tensor, targets: Tensor | None, weight: float, share: float, use: Use, *, at: int
     ) -> Tensor:
         """Adds `share` times the gradient of the batch's mean loss; returns that much loss."""
         recipe, n = self.recipe, len(images)

@@ -6,14 +6,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.lab.compute import Compute
-from bench.lab.draws import Streams
+from bench.lab.compute.passes import Compute
+from bench.lab.streams import Streams
+from bench.models.classifier import Classifier
 from bench.recipes import Rule
-from models.classifier import Classifier
 
 
 def teach(
-    teacher: Classifier, images: Tensor, rule: Rule, draws: int, temperature: float, streams: Streams, compute: Compute
+    teacher: Classifier,
+    images: Tensor,
+    rule: Rule,
+    draws: int,
+    temperature: float,
+    streams: Streams,
+    *,
+    compute: Compute,
 ) -> Tensor:
     """The teacher's probabilities (n, classes) float32 on images (n, 3, h, w), over `draws` of its draws.
 

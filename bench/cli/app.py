@@ -1,0 +1,179 @@
+"""The command line: what all verbs share, and how a mistake becomes words and an exit code."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="bench",
+    help="Judge classifiers, deterministic or stochastic, under attack: one TOML suite in, traceable tables out.",
+    epilog="Examples:  python -m bench run suites/paper.toml   |   python -m bench plan suites/paper.toml --scale full",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; exit 2 for a user's mistake, 130 for an interrupt."""
+    from bench import Paused, UserError
+    from bench.cli import examine, make, read  # noqa: F401  (they add their verbs to `app`)
+
+    try:
+        code = app(standalone_mode=False)
+        if code == 130:  # what some versions of the parser make of an interrupt
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        fail(f"{error.where}: {error.what}" + (f"\n  fix: {error.fix}" if error.fix else ""), 2)
+    except Paused as pause:
+        print(f"{pause}\nresume with: {command()}", file=sys.stderr)
+        sys.exit(0)
+    except KeyboardInterrupt:
+        interrupted()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        # a usage error of the command line's own parser, whichever of its versions is installed
+        if hasattr(error, "exit_code") and hasattr(error, "show"):
+            error.show()
+            sys.exit(2)
+        if type(error).__name__ == "Abort":  # and others
+            interrupted()
+        raise
+
+
+def command() -> str:
+    """The command that was given, to be typed again."""
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+
+
+def interrupted() -> NoReturn:
+    """Say that nothing is lost, and how to go on."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses it again gets what they asked for, not a traceback
+    fail(f"interrupted; what was finished is kept\nresume with: {command()}", 130)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say why and leave."""
+    print(f"bench: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def settings(
+    root: Path, device: str, data_root: Path | None, batch: int, max_time: str | None = None, exact: bool = False
+) -> Any:
+    """The machine's settings from the options."""
+    from bench import UserError
+    from bench.store.tasks import Settings
+
+    if data_root is not None and not data_root.exists():
+        raise UserError("--data-root", f"no folder {data_root}", "name the folder that holds the data set")
+    return Settings(
+        root=root.resolve(), data_root=data_root, device=device, microbatch=batch,
+        stop_at=None if (length := seconds(max_time)) is None else time.time() + length, exact=exact,
+    )  # fmt: skip
+
+
+def seconds(text: str | None) -> float | None:
+    """90s, 9m, 1h or plain seconds."""
+    from bench import UserError
+
+    if text is None:
+        return None
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 0.0)
+    try:
+        value = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e7:
+        raise UserError("--max-time", f"{text!r} is no length of time", "write 90s, 9m or 1h")
+    return value
+
+
+def execute(
+    session: Any, wanted: Any, fresh: bool, quiet: bool, engine: str, workers: int, *, address: str | None
+) -> Any:
+    """Plan, say what is missing, make it; the counts of what was done."""
+    from bench import Paused
+    from bench.cli.progress import Display
+    from bench.run import engines
+    from bench.run.runner import Counts, run
+    from bench.run.session import planned
+    from bench.store.cost import Rates
+    from bench.store.machine import gpus
+    from bench.store.plan import refuse_stale
+
+    console = screen(quiet)
+    plan = planned(session, wanted, fresh)
+    faults(session, console)
+    refuse_stale(plan.stale)
+    if not plan.order:
+        return Counts(0, 0, 0)
+    preflight(plan.order)
+    device = "cuda" if session.settings.device.startswith("cuda") or gpus() else "cpu"
+    rates = Rates(session.store.scratch, device)
+    estimate = sum(rates.seconds(recipe) for recipe in plan.order)
+    console.print(f"to make: {len(plan.order)} records, about {clock(estimate)} on this machine", highlight=False)
+    display = Display(plan, session.names, rates, console, quiet, session.settings.stop_at)
+    runner = engines.choose(engine, session.settings, workers, address, display.hooks(), plan.order)
+    try:
+        with display.shown():
+            return run(plan, session.settings, session.store, runner, display, rates)
+    except Paused:
+        if display.stops:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        runner.close()
+
+
+def preflight(order: Any) -> None:
+    """Refuse what another library would refuse, before hours of training have been spent on it."""
+    from bench.recipes import Examples, Peer
+
+    peers = {recipe.attack for recipe in order if isinstance(recipe, Examples) and isinstance(recipe.attack, Peer)}
+    if peers:
+        from bench.lab.attacks.peers import effective
+
+        for attack in sorted(peers, key=lambda attack: attack.key):
+            effective(attack)
+
+
+def screen(quiet: bool = False) -> Any:
+    """Where progress and remarks go: the terminal's error stream, so that output stays clean."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=quiet)
+
+
+def faults(session: Any, console: Any) -> None:
+    """Say which records are damaged; they are made again, never believed."""
+    for fault in dict.fromkeys(session.store.faults):
+        console.print(f"damaged, will be made again: {fault}", highlight=False, markup=False)
+    session.store.faults.clear()
+
+
+def clock(seconds: float) -> str:
+    """A length of time in words."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def recorded(suite: Path, scale: str, limit: int | None, root: Path) -> Any:
+    """A suite as a verb that only reads records opens it."""
+    from bench.run.session import open_suite
+
+    return open_suite(suite, scale, limit, settings(root, "auto", None, 512))

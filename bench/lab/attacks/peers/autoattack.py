@@ -1,0 +1,103 @@
+"""AutoAttack (Croce & Hein 2020, arXiv 2003.01690) through pyautoattack, its authors' package.
+
+`name` is the version: standard, plus, rand, or custom with ``attacks = [...]``. Arguments:
+`batch_size` (default: the shard; the library seeds its generator anew for each batch), `seed`,
+and for each part a table of what it is to have instead of the version's own, such as
+``apgd = { n_iter = 50 }``; parts are apgd, apgd_targeted, fab and square.
+
+What to know of it: a point counts as fooled if any one draw was wrong, and the original image is
+returned for the others. Judged on fresh draws, a randomised defence therefore looks stronger
+here than its AutoAttack number, which in turn looks weaker than the defence is.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+from torch import Tensor, nn
+
+from bench import UserError, nearest
+from bench.lab.attacks.peers.fence import Answer, Drawn, arguments_of, name_of
+from bench.recipes import Peer
+
+VERSIONS = ("standard", "plus", "rand", "custom")
+ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+PARTS = {
+    "apgd": ("n_iter", "n_restarts", "eot_iter", "thr_decr", "use_largereps"),
+    "apgd_targeted": ("n_iter", "n_restarts", "eot_iter", "thr_decr", "use_largereps", "n_target_classes"),
+    "fab": ("n_iter", "n_restarts", "alpha_max", "eta", "beta", "n_target_classes"),
+    "square": ("n_queries", "n_restarts", "p_init", "rescale_schedule", "loss"),
+}
+
+
+def run(attack: Peer, model: Drawn, images: Tensor, labels: Tensor, seed: int) -> Answer:
+    """The images and the any-hit flags of one evaluation."""
+    made = build(attack, model, model.classes, images.device, seed)
+    size = attack.arguments.get("batch_size", len(images))
+    crafted, believed = made.run_standard_evaluation(images, labels, batch_size=size)
+    return Answer(crafted, believed != labels)
+
+
+def effective(attack: Peer, classes: int = 10) -> dict[str, Any]:
+    """Attacks in their order, and the settings of the parts that they use."""
+    made = build(attack, nn.Identity(), classes, "cpu", 0)
+    attacks = list(made.attacks_to_run)
+    uses = {
+        "apgd": {"apgd-ce", "apgd-dlr"}, "apgd_targeted": {"apgd-t"}, "fab": {"fab", "fab-t"}, "square": {"square"},
+    }  # fmt: skip
+    parts = {
+        part: {name: getattr(getattr(made, part), name) for name in names}
+        for part, names in PARTS.items()
+        if uses[part] & set(attacks)
+    }
+    if "fab-t" in attacks and "fab" in parts:
+        parts["fab"]["n_restarts of fab-t"] = 1  # the library sets it just before it runs
+    version = importlib.metadata.version("pyautoattack")
+    size = attack.arguments.get("batch_size", "shard")
+    settings = {"library": f"pyautoattack {version}", "version": attack.name, "norm": attack.norm}
+    return {**settings, "eps": float(attack.eps), "batch_size": size, "attacks": attacks, **parts}
+
+
+def build(attack: Peer, model: nn.Module, classes: int, device: Any, seed: int) -> Any:
+    """The library's AutoAttack; UserError for an unknown version, attack, part or setting."""
+    from pyautoattack import AutoAttack
+
+    where, given = name_of(attack), arguments_of(attack)
+    if attack.name not in VERSIONS:
+        raise UserError(where, "AutoAttack has no such version", nearest(attack.name, VERSIONS))
+    attacks = given.pop("attacks", None)
+    if (attacks is None) == (attack.name == "custom"):
+        fix = f"custom takes attacks = [...], of {', '.join(ATTACKS)}, and no other version does"
+        raise UserError(f"{where}: attacks", "they do not go with this version", fix)
+    for name in attacks or ():
+        if name not in ATTACKS:
+            raise UserError(f"{where}: attacks", f"AutoAttack has no {name!r}", nearest(str(name), ATTACKS))
+    given.pop("batch_size", None)
+    seed = given.pop("seed", seed)
+    for part, settings in given.items():
+        if part not in PARTS:
+            raise UserError(
+                f"{where}: {part}", "it has no such argument", nearest(part, [*PARTS, "attacks", "batch_size", "seed"])
+            )
+        for name in settings:
+            if name not in PARTS[part]:
+                raise UserError(f"{where}: {part}.{name}", "it has no such setting", nearest(name, PARTS[part]))
+    eps = float(attack.eps)
+    made = AutoAttack(model, attacks=attacks, device=device, eps=eps, norm=attack.norm, seed=seed, version=attack.name)
+    for part in (made.apgd_targeted, made.fab):
+        part.n_target_classes = min(part.n_target_classes, classes - 1)
+    for part, settings in given.items():
+        for name, value in settings.items():
+            setattr(getattr(made, part), name, value)
+        if "n_iter" in settings and part.startswith("apgd"):
+            _checkpoints(getattr(made, part))
+    return made
+
+
+def _checkpoints(apgd: Any) -> None:
+    """What the library derives from n_iter when it is built (the paper's section 3.1)."""
+    apgd.n_iter_orig = apgd.n_iter
+    apgd.n_iter_2 = max(int(0.22 * apgd.n_iter), 1)
+    apgd.n_iter_min = max(int(0.06 * apgd.n_iter), 1)
+    apgd.size_decr = max(int(0.03 * apgd.n_iter), 1)

@@ -1,0 +1,140 @@
+"""A source as its attacker sees it: draws by purpose, and those that judge only once the attack is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.lab.attacks import losses
+from bench.lab.compute.joint import Joint, joint
+from bench.lab.compute.passes import Compute, Loss
+from bench.lab.streams import Purpose, Streams
+from bench.models.classifier import Classifier, Realisation
+
+
+class AttackError(RuntimeError):
+    """An attack broke a rule of the protocol, or met numbers that it cannot follow; its result is no number."""
+
+
+class View:
+    """The draws of a source for a batch of one shape (n, 3, h, w).
+
+    Each draw of a stochastic source has a private generator, named by purpose and index; a
+    deterministic source has one realisation, which every draw is.
+    """
+
+    def __init__(self, source: Classifier, shape: torch.Size, streams: Streams, compute: Compute) -> None:
+        self.source, self.shape, self.streams, self.compute = source, shape, streams, compute
+        self.stochastic = source.stochastic
+        with torch.no_grad():
+            self._only = None if source.stochastic else source.realise(shape, None)
+
+    def draws(self, wanted: int) -> int:
+        """How many draws it takes: one where all would be the same."""
+        return wanted if self.stochastic else 1
+
+    def draw(self, purpose: Purpose, *index: int) -> Realisation:
+        """The draw of this name; the same name gives the same draw."""
+        if self._only is not None:
+            return self._only
+        with torch.no_grad():
+            return self.source.realise(self.shape, self.streams.generator(purpose, *index))
+
+    def logits(self, images: Tensor, rows: Tensor | None, purpose: Purpose, *index: int) -> Tensor:
+        """Logits (n, classes) of one draw."""
+        return self.compute.logits(self.draw(purpose, *index), images, rows)
+
+    def all_logits(
+        self, images: Tensor, rows: Tensor | None, draws: int, purpose: Purpose, *index: int
+    ) -> Iterator[Tensor]:
+        """Logits (n, classes) of each of the draws (purpose, *index, 0..draws - 1); one if all would be the same."""
+        for some in self._joint(images, rows, draws, purpose, *index):
+            yield from some.apart(self.compute.logits(some.realisation, some.over(images), some.rows))
+
+    def gradients(
+        self, loss: Loss, images: Tensor, labels: Tensor, rows: Tensor | None, draws: int, purpose: Purpose, *index: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Loss, gradient and logits, as in `Compute.gradient`, of each of the draws that `all_logits` takes."""
+        for some in self._joint(images, rows, draws, purpose, *index):
+            batch, wanted = some.over(images), some.over(labels)
+            found = self.compute.gradient(some.realisation, batch, wanted, loss, some.rows)
+            yield from zip(*map(some.apart, found), strict=True)
+
+    def _joint(self, images: Tensor, rows: Tensor | None, draws: int, purpose: Purpose, *index: int) -> Iterator[Joint]:
+        if self._only is not None:
+            return iter([Joint(self._only, 1, rows)])
+
+        def generator(k: int) -> torch.Generator:
+            return self.streams.generator(purpose, *index, k)
+
+        return joint(self.source, self.shape, range(draws), generator, images, rows, compute=self.compute)
+
+    def expected(
+        self, loss: Loss, images: Tensor, labels: Tensor, rows: Tensor | None, draws: int, *index: int
+    ) -> tuple[Tensor, Tensor]:
+        """The loss (n,) averaged over selection draws ("select", *index, 0..draws - 1), and fooled (n,) bool.
+
+        Fooled means that a deterministic source is wrong; of a stochastic one it is always false.
+        """
+        total = torch.zeros(len(images), device=images.device)
+        fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        for logits in self.all_logits(images, rows, draws, "select", *index):
+            total += loss(logits, labels)
+            if not self.stochastic:
+                fooled = losses.wrong(logits, labels)
+        return total / self.draws(draws), fooled
+
+    def chances(self, images: Tensor, rows: Tensor | None, draws: int, purpose: Purpose, *index: int) -> Tensor:
+        """Softmax (n, classes) averaged over the draws (purpose, *index, 0..draws - 1)."""
+        total: Tensor | None = None
+        for logits in self.all_logits(images, rows, draws, purpose, *index):
+            part = logits.softmax(1)
+            total = part if total is None else total + part
+        assert total is not None
+        return total / self.draws(draws)
+
+    def right(self, images: Tensor, labels: Tensor, draws: int) -> NDArray[np.float64]:
+        """How often each image (n,) is right over draws of the judge's stream, once an attack is over: in [0, 1]."""
+        total = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+        for logits in self.all_logits(images, None, draws, "score"):
+            total += ~losses.wrong(logits, labels)
+        return np.asarray((total / self.draws(draws)).cpu().numpy(), np.float64)
+
+    def claims(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What an attack may believe of its images: 1 where one draw of its own is wrong, else 0; (n,) int8."""
+        return losses.wrong(self.logits(images, None, "claim"), labels).to(torch.int8)
+
+
+class Found:
+    """The best image seen so far of each original, by (fooled, loss) in this order; `since` says who offered it.
+
+    A stochastic source leaves `fooled` false, so that the expected loss alone decides.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        n, device = len(images), images.device
+        self.images = images.clone()
+        self.loss = torch.full((n,), -torch.inf, device=device)
+        self.fooled = torch.zeros(n, dtype=torch.bool, device=device)
+        self.since = torch.full((n,), -1, device=device)
+
+    def offer(
+        self, images: Tensor, loss: Tensor, fooled: Tensor, since: int, rows: Tensor | None, only: Tensor | None = None
+    ) -> None:
+        """Keep those of `images` (m, 3, h, w) that are better than what their `rows` have.
+
+        `only` (m,) bool: the rest is not offered.
+        """
+        at = slice(None) if rows is None else rows
+        old_loss, old_fooled = self.loss[at], self.fooled[at]
+        better = (fooled & ~old_fooled) | ((fooled == old_fooled) & (loss > old_loss))
+        if only is not None:
+            better &= only
+        self.images[at] = torch.where(better.view(-1, 1, 1, 1), images, self.images[at])
+        self.loss[at] = torch.where(better, loss, old_loss)
+        self.fooled[at] = torch.where(better, fooled, old_fooled)
+        self.since[at] = torch.where(better, since, self.since[at])

@@ -1,0 +1,191 @@
+"""Where and how networks run: device, precision, microbatch; the one place that meets out-of-memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from bench import UserError
+from bench.models.classifier import Classifier, Realisation
+
+Part = TypeVar("Part")
+CACHE = 8_000_000  # bytes of the widest layer that a CPU works on at once
+LEAST = 8  # images, below which the weights' own traffic costs more than the cache saves
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits (n, classes) and labels (n,) to a loss for each image (n,)."""
+
+
+@dataclass
+class Compute:
+    """Runs realisations in microbatches. `note` is told, once, when memory made them smaller.
+
+    Counts forward and backward passes (one pass = one image) for the provenance.
+
+    `joining`: draws may share a pass where that is faster; the same noise, but other last bits.
+
+    The precision is "float32" or "bfloat16" (autocast), as the recipe declares it, never a choice made here.
+    """
+
+    device: torch.device
+    precision: str = "float32"
+    microbatch: int = 512
+    note: Callable[[str], None] = lambda message: None
+    joining: bool = True
+    forwards: int = field(default=0)
+    backwards: int = field(default=0)
+
+    def logits(self, realisation: Realisation, images: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Logits (n, classes) float32 without gradient; `rows` as in `Realisation`."""
+
+        def run(start: int, stop: int) -> Tensor:
+            part = torch.arange(start, stop, device=images.device) if rows is None else rows[start:stop]
+            with torch.no_grad(), self.autocast():
+                return realisation(images[start:stop], part).float()
+
+        parts = self._parts(run, len(images))
+        self.forwards += len(images)
+        return torch.cat(parts)
+
+    def gradient(
+        self, realisation: Realisation, images: Tensor, labels: Tensor, loss: Loss, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (n,), its gradient to the images (n, 3, h, w), and the logits (n, classes), float32."""
+
+        def run(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            part = torch.arange(start, stop, device=images.device) if rows is None else rows[start:stop]
+            leaf = images[start:stop].detach().requires_grad_(True)
+            with torch.enable_grad(), self.autocast():
+                logits = realisation(leaf, part).float()
+                value = loss(logits, labels[start:stop])
+                (slope,) = torch.autograd.grad(value.sum(), leaf)
+            slopes[start:stop] = slope
+            return value.detach(), logits.detach()
+
+        # In the images' own layout, whatever the network's: an attack's arithmetic then meets one layout only.
+        slopes = torch.empty_like(images)
+        parts = self._parts(run, len(images))
+        self.forwards += len(images)
+        self.backwards += len(images)
+        losses, logits = zip(*parts, strict=True)
+        return torch.cat(losses), slopes, torch.cat(logits)
+
+    def suit(self, widest: int) -> None:
+        """Lower the microbatch to what a CPU's cache holds, for a network whose `widest` layer has that many numbers
+        an image; a GPU is left the largest that its memory takes.
+
+        On a CPU the memory of a layer above 32 MB is besides given back and asked for anew at every use. The rule
+        looks at no clock, so that a repeated run computes the same last bits.
+        """
+        if self.device.type == "cpu" and widest > 0:
+            size = 2 if self.precision == "bfloat16" else 4
+            self.microbatch = min(self.microbatch, max(LEAST, CACHE // (widest * size)))
+
+    def part(self, left: int) -> int:
+        """How many of `left` images go next: parts of one size, because a small rest is slow."""
+        return -(-left // -(-left // self.microbatch))
+
+    def joint(self, model: Classifier, draws: int, images: int) -> int:
+        """How many of `draws` draws of `model` for so many images go next, in one pass where it is more than one."""
+        if not (self.joining and model.joins and 0 < 4 * images <= self.microbatch):  # above it gains nothing
+            return 1
+        return min(draws, self.microbatch // images)  # all but the last pass of one size, as compiled networks need
+
+    def autocast(self) -> torch.autocast:
+        """The precision's autocast context."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _parts(self, run: Callable[[int, int], Part], n: int) -> list[Part]:
+        parts: list[Part] = []
+        start = 0
+        while start < n:
+            left = n - start
+            stop = start + self.part(left)
+            try:
+                parts.append(run(start, stop))
+            except RuntimeError as error:
+                if not out_of_memory(error) or self.microbatch == 1:
+                    raise
+                self.microbatch = max(1, min(self.microbatch, stop - start) // 2)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                self.note(f"out of memory: going on with {self.microbatch} images at a time")
+                continue
+            start = stop
+        return parts
+
+
+def laid_out(model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> int:
+    """Put a model's weights in channels_last, which convolutions compute in, and measure it by one image of `shape`.
+
+    Returns the numbers an image has in its widest layer, for `Compute.suit`; 0 if the model cannot take one
+    image. The weights stay as they were in a model whose forward pass asks for another layout (as
+    `view` of a feature map does).
+    """
+    for layout in (torch.channels_last, torch.contiguous_format):
+        model.to(memory_format=layout)
+        # Whatever a stranger's network raises here, it raises again, and is reported, where it is used.
+        with contextlib.suppress(Exception):
+            return widest(model, shape)
+    return 0
+
+
+def widest(model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> int:
+    """The most numbers that any module of `model` puts out for one image of `shape` (channels, height, width)."""
+    most = 0
+
+    def look(module: torch.nn.Module, inputs: object, output: object) -> None:
+        nonlocal most
+        if isinstance(output, Tensor):
+            most = max(most, output.numel())
+
+    place = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    generator = torch.Generator(device=place).manual_seed(0)  # it decides nothing
+    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model.realise((1, *shape), generator)(torch.zeros(1, *shape, device=place))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return most
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a RuntimeError says that the device's or the host's memory was not enough."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "out of memory" in text or "can't allocate memory" in text or "DefaultCPUAllocator" in text
+
+
+def keep_memory(device: torch.device) -> None:
+    """Have this process keep the memory of freed layers for the next ones, on a CPU under glibc; elsewhere nothing.
+
+    glibc gives a large block back to the system as soon as it is free, and every pass asks for the same pages
+    anew. Kept are at most a gigabyte, and no block above 32 MB, glibc's own bound.
+    """
+    if device.type == "cpu" and "CS_GNU_LIBC_VERSION" in os.confstr_names:
+        settings = ctypes.CDLL(None)
+        settings.mallopt(TRIM_THRESHOLD, 2**30)
+        settings.mallopt(MMAP_THRESHOLD, 32 * 2**20)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name` ("auto": a GPU if there is one); UserError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError("--device", f"no device is called {name!r}", "use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError("--device", f"this machine has no {name}", "use --device cpu or auto")
+    return device

@@ -1,0 +1,1 @@
+"""Is this robustness real? Diagnosis and cross-check."""

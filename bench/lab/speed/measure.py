@@ -1,0 +1,267 @@
+"""How fast this machine does the same work by our code, by other libraries, and at its own limit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+import tomllib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench import UserError
+from bench.lab.compute.compiling import gigaflops
+from bench.lab.compute.passes import keep_memory, laid_out, pick_device
+from bench.lab.images import load as data
+from bench.lab.speed.contestants import PRECISIONS, Way, judged, looped, pgd, rivals, suited
+from bench.lab.speed.race import Row, clock, limit, race
+from bench.lab.weights import build, files
+from bench.models.classifier import Classifier, Plain
+from bench.models.noise import ColoredNoise, Noisy
+from bench.recipes import PGD, Distilled, Network, Noise, Stopping, Trained, parse
+
+Note = Callable[[str], None]
+
+
+class Subjects(NamedTuple):
+    """The models that work is done on: one network without noise, and with colored noise in its weights.
+
+    `trained` says whether accuracies mean anything.
+    """
+
+    name: str
+    plain: Classifier
+    noisy: Classifier | None
+    trained: bool
+
+
+class Sizes(NamedTuple):
+    """Images of each case, draws of the vote and of EoT, and rounds (the vote is taken in `vote_rounds`)."""
+
+    clean: int = 256
+    images: int = 256
+    eot_images: int = 32
+    eot: int = 4
+    vote_images: int = 128
+    draws: int = 512
+    rounds: int = 3
+    vote_rounds: int = 1
+
+
+class Work(NamedTuple):
+    """Passes of an image through the network that a case takes, and whether each goes back to the input."""
+
+    passes: int
+    backward: bool
+
+
+class Case(NamedTuple):
+    title: str
+    images: int
+    rows: tuple[Row, ...]
+
+
+def speed(
+    device: str = "auto",
+    model: str = "wrn-28-4",
+    root: Path = Path(),
+    sizes: Sizes | None = None,
+    note: Note = lambda message: None,
+) -> dict[str, Any]:
+    """The whole comparison as plain values, for JSON and for `text`.
+
+    `model` is "wrn-DEPTH-WIDTH" (untrained: speeds mean something, accuracies do not), "resnet18"
+    (the undefended network that pyautoattack ships) or a folder of trained weights. Without
+    `sizes`, they are chosen so that all of it takes under five minutes. UserError for an unknown model or device.
+    """
+    place = pick_device(device)
+    keep_memory(place)  # as a run does; the other libraries have it too
+    return measure(subjects(model, root, place), place, sizes, note)
+
+
+def subjects(model: str, root: Path | None, device: torch.device) -> Subjects:
+    """The models called `model`, as `speed` explains it."""
+    if model == "resnet18":
+        from bench.models.adapters import autoattack_example
+
+        loaded = autoattack_example.load()
+        plain: Classifier = Plain(loaded.net, loaded.classes)
+        return Subjects("ResNet-18 without defence (pyautoattack's example)", _ready(plain, device), None, True)
+    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", model):
+        try:
+            network = Network(depth=int(match[1]), width=int(match[2]))
+        except ValueError:
+            raise UserError("--model", f"there is no {model}", "a depth is 6 n + 4, as in wrn-28-4") from None
+        recipe: Trained | Distilled = Trained(network=network, noise=Noise())
+        return of(f"WRN-{match[1]}-{match[2]}, untrained", build.build(recipe), False, device)
+    folder = (root or Path()) / model
+    if not (folder / files.CARD).is_file():
+        fix = "write wrn-28-4, resnet18, or a folder with model.toml"
+        raise UserError("--model", f"{model!r} is no model and no folder of weights", fix)
+    try:
+        found = parse(tomllib.loads((folder / files.CARD).read_text(encoding="utf-8")).get("recipe"))
+        if not isinstance(found, Trained | Distilled):
+            raise ValueError("not weights of ours")
+    except ValueError as error:  # a broken TOML's too
+        what = f"it does not say how these weights were made: {error}"
+        raise UserError(str(folder / files.CARD), what, "fetch or make them anew") from None
+    return of(folder.name, build.build(found, files.load(folder)), True, device)
+
+
+def of(name: str, model: Classifier, trained: bool, device: torch.device) -> Subjects:
+    """A network with and without colored noise, whichever of the two `model` is."""
+    if isinstance(model, Noisy):
+        plain = Plain(model.net, model.classes)
+        return Subjects(name, _ready(plain, device), _ready(model, device), trained)
+    if not isinstance(model, Plain):
+        return Subjects(name, _ready(model, device), None, trained)
+    noise = ColoredNoise(model.net, generator=torch.Generator().manual_seed(0))
+    return Subjects(name, _ready(model, device), _ready(Noisy(model.net, noise, model.classes), device), trained)
+
+
+def _ready(model: Classifier, device: torch.device) -> Classifier:
+    model = model.to(device).eval().requires_grad_(False)
+    laid_out(model)
+    if isinstance(model, Noisy):
+        model.settle()
+    return model
+
+
+def measure(
+    models: Subjects, device: torch.device, sizes: Sizes | None = None, note: Note = lambda message: None
+) -> dict[str, Any]:
+    """As `speed`, of models that are at hand."""
+    begun, load = time.perf_counter(), os.getloadavg()[0]
+    images, labels = images_of(4096 if device.type == "cuda" else 1024, device)
+    limits = _limits(models.plain, device, images)
+    sizes = sizes or adapted(limits["float32"][1], device)
+    table = [run() for run in _cases(models, device, sizes, images, labels, note)]
+    work = gigaflops(models.plain)
+    peaks = {precision: _peak(device, precision) for precision in PRECISIONS}
+    return {
+        "model": models.name,
+        "trained": models.trained,
+        "machine": _machine(device),
+        "load": [round(load, 2), round(os.getloadavg()[0], 2)],
+        "seconds": round(time.perf_counter() - begun, 1),
+        "sizes": sizes._asdict(),
+        "gigaflop_forward": round(work, 3),
+        "limits": {
+            precision: {
+                "forwards": round(limits[precision][0], 1),
+                "gradients": round(limits[precision][1], 1),
+                # a gradient to the input alone costs a second forward pass
+                "share_of_peak": round(2 * work * limits[precision][1] / peaks[precision], 3),
+                "peak_gigaflops": round(peaks[precision], 1),
+            }
+            for precision in PRECISIONS
+        },
+        "cases": [case._asdict() | {"rows": [row._asdict() for row in case.rows]} for case in table],
+    }
+
+
+def adapted(gradients: float, device: torch.device, budget: float = 200.0) -> Sizes:
+    """Sizes for about `budget` seconds on a machine that does so many float32 gradients a second."""
+    if device.type == "cuda":
+        return Sizes(4096, 4096, 1024, 8, 1024, 512, 3)
+
+    def fit(share: float, cost: float) -> int:
+        return int(max(8, min(1024, share * budget * gradients / cost // 8 * 8)))
+
+    # cost: gradients an image, over all ways and rounds; a forward pass is half a gradient
+    vote = fit(0.3, 2.3 * 128 / 2)
+    return Sizes(fit(0.1, 6), fit(0.4, 6.2 * 10 * 3), fit(0.2, 3.6 * 40), 4, vote, 128, 3)
+
+
+def _cases(
+    models: Subjects,
+    device: torch.device,
+    sizes: Sizes,
+    images: Tensor,
+    labels: Tensor,
+    note: Note,
+) -> list[Callable[[], Case]]:
+    plain, noisy = models.plain, models.noisy
+    attack, fixed, adaptive = PGD(), Stopping(), Stopping(kind="adaptive")
+    early = attack.model_copy(update={"early_stop": True})
+
+    def case(title: str, model: Classifier, ways: list[Way], n: int, rounds: int, work: Work) -> Callable[[], Case]:
+        def run() -> Case:
+            note(f"{title}: {n} images, {len(ways)} ways, {rounds} rounds")
+            limits = [limit(plain, device, precision, work.backward) for precision in PRECISIONS]
+            return Case(
+                title,
+                n,
+                tuple(race(ways, limits, images[:n], labels[:n], rounds, work.passes, model=model, device=device)),
+            )
+
+        return run
+
+    clean = [judged(plain, device, 1, fixed, precision, f"bench {precision}") for precision in PRECISIONS]
+    attacks = pgd(attack, plain, device) + (pgd(early, plain, device) if models.trained else [])
+    cases = [
+        case("clean evaluation", plain, [*clean, looped(plain, device, 1)], sizes.clean, sizes.rounds, Work(1, False)),
+        case("PGD-10", plain, attacks + rivals(attack, plain, device), sizes.images, sizes.rounds, Work(10, True)),
+    ]
+    if noisy is None:
+        return cases
+    eot = attack.model_copy(update={"eot": sizes.eot})
+    ways = pgd(eot, noisy, device) + rivals(eot, noisy, device)
+    title = f"PGD-10, EoT {sizes.eot}, on colored noise"
+    cases.append(case(title, noisy, ways, sizes.eot_images, sizes.vote_rounds, Work(10 * sizes.eot, True)))
+    ways = [
+        judged(noisy, device, sizes.draws, rule, precision, f"bench {precision}, {rule.kind}")
+        for precision in PRECISIONS
+        for rule in (fixed, adaptive)
+    ]
+    ways.append(looped(noisy, device, sizes.draws))
+    title = f"smoothed prediction, M = {sizes.draws}"
+    cases.append(case(title, noisy, ways, sizes.vote_images, sizes.vote_rounds, Work(sizes.draws, False)))
+    return cases
+
+
+def _limits(model: Classifier, device: torch.device, images: Tensor) -> dict[str, tuple[float, float]]:
+    """Forward passes and input gradients a second, by precision, of the network and nothing around it."""
+    found = {}
+    for precision in PRECISIONS:
+        size = suited(model, device, precision).microbatch
+        some = images[: size if device.type == "cpu" else 4 * size]
+        rates = []
+        for backward in (False, True):
+            way = limit(model, device, precision, backward)
+            way.run(some, some)
+            took = [clock(partial(way.run, some, some), device) for _ in range(3)]
+            rates.append(len(some) / min(took))
+        found[precision] = (rates[0], rates[1])
+    return found
+
+
+def _peak(device: torch.device, precision: str) -> float:
+    """Billions of floating-point operations a second of a large matrix product."""
+    n = 8192 if device.type == "cuda" else 1024
+    a = torch.ones(n, n, device=device, dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    took = [clock(lambda: a @ a, device) for _ in range(6)]
+    return 2 * n**3 / min(took) / 1e9
+
+
+def images_of(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The first n test images (n, 3, 32, 32) of the fixed shuffle and their labels (n,), on the device."""
+    test = data.load()
+    chosen = test.take(data.shuffle(len(test.images), 0)[:n])
+    return data.as_tensor(chosen.images).to(device), torch.from_numpy(chosen.labels).to(device)
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and (match := re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.M)):
+        name = match[1]
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -1,0 +1,1 @@
+"""Weights: files, fetched ones, and the classifiers they make."""

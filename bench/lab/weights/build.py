@@ -1,0 +1,51 @@
+"""The classifier that a recipe and its weights make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bench import UserError
+from bench.lab.streams import Streams
+from bench.models.classifier import Classifier, Plain
+from bench.models.noise import ColoredNoise, Noisy
+from bench.models.wide_resnet import WideResNet
+from bench.recipes import Distilled, Trained
+
+
+def build(recipe: Trained | Distilled, state: Mapping[str, Tensor] | None = None) -> Classifier:
+    """The classifier of a recipe: with the weights given, or as its training seed initialises it.
+
+    On the CPU, in eval mode, parameters frozen. UserError if the weights are of another network.
+    """
+    streams = Streams(recipe.training.seed, 0, torch.device("cpu"))
+    network = recipe.network
+    net = WideResNet(network.depth, network.width, network.classes, generator=streams.generator("train", 0, 0))
+    model: Classifier
+    if recipe.noise is None:
+        model = Plain(net, network.classes)
+    else:
+        law = recipe.noise
+        noise = ColoredNoise(
+            net, scale=law.scale, rank=law.rank, diag_init=law.diag_init, factor_init=law.factor_init,
+            linear=law.linear, generator=streams.generator("train", 0, 1),
+        )  # fmt: skip
+        model = Noisy(net, noise, network.classes)
+    if state is not None:
+        fit(model, state, f"weights of {type(recipe).__name__} {recipe.key[:12]}")
+    return model.eval().requires_grad_(False)
+
+
+def fit(model: torch.nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load `state` into `model`; UserError, naming a tensor, unless names and shapes are the model's."""
+    own = model.state_dict()
+    for name in sorted(own.keys() ^ state.keys()):
+        what = f"has no tensor {name}" if name in own else f"has a tensor {name} that the network lacks"
+        raise UserError(where, what, "the weights are of another network: compare recipe and model.toml")
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            what = f"{name} is {tuple(state[name].shape)}, the network's {tuple(tensor.shape)}"
+            raise UserError(where, what, "the weights are of another network: compare recipe and model.toml")
+    model.load_state_dict(dict(state))

@@ -1,0 +1,182 @@
+"""Weights that somebody else made: a `Fetched` recipe to a classifier, and the proof of which files they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, assert_never
+
+from bench import UserError
+from bench.lab.weights import build, files
+from bench.models.adapters.checkpoint import Loaded, read, sha256, state_of
+from bench.models.adapters.wrappers import GlobalRandom, Prepared
+from bench.models.classifier import Classifier, Plain
+from bench.recipes import Fetched, Trained
+from bench.store.records import Store
+
+NOTE = "fetched.json"
+PLACE = "BENCH_MODELS"
+
+
+def fetch(recipe: Fetched, root: Path, download: bool = True) -> Classifier:
+    """The classifier, on the CPU, in eval mode, parameters frozen.
+
+    Its files are those that `sha256` pins and that the store's record names, if either does.
+    UserError, naming library and model, where it cannot be had, is refused or does not fit.
+    """
+    loaded = _load(recipe, root, download)
+    found = _hashes(recipe, loaded)
+    changed = differs(recipe, found, root)
+    if changed is not None:
+        what = f"{changed} is not the file that this suite's numbers were made with"
+        place = Store(root).place(recipe)
+        raise UserError(name_of(recipe), what, f"restore it, or delete {place} to begin anew with the new one")
+    return _classifier(recipe, loaded)
+
+
+def _classifier(recipe: Fetched, loaded: Loaded) -> Classifier:
+    if isinstance(loaded.net, Classifier):
+        classifier = loaded.net
+        if classifier.stochastic != recipe.stochastic and recipe.noise is None:
+            fix = f"set stochastic = {str(classifier.stochastic).lower()}"
+            raise UserError(name_of(recipe), "it says otherwise of being stochastic than the suite does", fix)
+    else:
+        classifier = (GlobalRandom if recipe.stochastic else Plain)(loaded.net, loaded.classes)
+    return classifier.eval().requires_grad_(False)
+
+
+def describe(
+    recipe: Fetched, folder: Path, root: Path | None = None, download: bool = True
+) -> tuple[dict[str, Any], Classifier]:
+    """Load the model and write into `folder` what it is: library, files, their SHA-256; returns the same, and the
+    classifier as `fetch` does.
+
+    `folder` is the place of the record's task under `root`'s scratch folder, from which root is
+    taken if it is not given. UserError as `fetch`.
+    """
+    root = root or next((parent.parent for parent in folder.resolve().parents if parent.name == ".bench"), Path())
+    loaded = _load(recipe, root, download)
+    note = {"source": loaded.source, "classes": loaded.classes, "sha256": _hashes(recipe, loaded)}
+    classifier = _classifier(recipe, loaded)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    return {"fetched": note}, classifier
+
+
+def model_dir(root: Path) -> Path:
+    """Where downloaded weights are: the environment's BENCH_MODELS, or .bench/fetched under the root.
+
+    RobustBench's files are in it as RobustBench has them: cifar10/Linf/<name>.pt.
+    """
+    return Path(os.environ.get(PLACE) or root / ".bench" / "fetched")
+
+
+def name_of(recipe: Fetched) -> str:
+    """What messages call it: ``weights robustbench Carmon2019Unlabeled``."""
+    return " ".join(filter(None, ("weights", recipe.kind, recipe.name or recipe.file)))
+
+
+def _load(recipe: Fetched, root: Path, download: bool) -> Loaded:
+    try:
+        return _adapted(recipe, root, download)
+    except FileNotFoundError as error:
+        raise UserError(name_of(recipe), str(error)) from error
+    except (ValueError, ImportError) as error:
+        raise UserError(name_of(recipe), str(error)) from error
+
+
+def _adapted(recipe: Fetched, root: Path, download: bool) -> Loaded:
+    file = None if recipe.file is None else root / recipe.file
+    own: dict[str, Any] = {"mean": recipe.mean, "std": recipe.std, "resize": recipe.resize}
+    arguments = dict(recipe.arguments)
+    match recipe.kind:
+        case "robustbench":
+            from bench.models.adapters import robustbench
+
+            loaded = robustbench.load(
+                recipe.name, recipe.dataset, recipe.threat, model_dir=model_dir(root), file=file, download=download
+            )
+            return _prepared(recipe, loaded)
+        case "timm":
+            from bench.models.adapters import timm
+
+            return timm.load(recipe.name, recipe.classes, file=file, download=download, arguments=arguments, **own)
+        case "torchvision":
+            from bench.models.adapters import torchvision
+
+            return torchvision.load(
+                recipe.name, recipe.classes, file=file, download=download, arguments=arguments, **own
+            )
+        case "autoattack-example":
+            from bench.models.adapters import autoattack_example
+
+            return _prepared(recipe, autoattack_example.load())
+        case "python":
+            from bench.models.adapters import python
+
+            return _prepared(recipe, python.load(recipe.name, recipe.classes, root=root, arguments=arguments))
+        case "huggingface":
+            from bench.models.adapters import huggingface
+
+            revision = arguments.pop("revision", None)
+            if recipe.network is None:
+                return huggingface.load(
+                    recipe.name, recipe.classes, revision=revision, file=recipe.file, download=download, **own
+                )
+            found = huggingface.repository(recipe.name, revision=revision, file=recipe.file, download=download)
+            return _built(recipe, found.state(), huggingface.files_of(found), found.folder.name)
+        case "file":
+            return _from_file(recipe, root / (recipe.file or recipe.name))
+        case _:
+            assert_never(recipe.kind)
+
+
+def _from_file(recipe: Fetched, path: Path) -> Loaded:
+    """Weights of our own kind of network: a folder as `files.save` writes it, or one checkpoint."""
+    if path.is_dir():
+        return _built(recipe, files.load(path), tuple(sorted(path.glob("*.safetensors*"))), "file")
+    return _built(recipe, state_of(read(path), path), (path,), "file")
+
+
+def _built(recipe: Fetched, state: Any, files: tuple[Path, ...], source: str) -> Loaded:
+    if recipe.network is None:
+        raise UserError(
+            f"{name_of(recipe)}: network", "a file of weights does not say of which network they are", "name one"
+        )
+    if recipe.noise is None and not any(name.startswith("net.") for name in state):
+        state = {f"net.{name}": tensor for name, tensor in state.items()}
+    state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
+    classifier = build.build(Trained(network=recipe.network, noise=recipe.noise))
+    build.fit(classifier, state, name_of(recipe))
+    return _prepared(recipe, Loaded(classifier, classifier.classes, files, source))
+
+
+def _prepared(recipe: Fetched, loaded: Loaded) -> Loaded:
+    if recipe.mean is None and recipe.std is None and recipe.resize is None:
+        return loaded
+    if isinstance(loaded.net, Classifier):
+        fix = "leave mean, std and resize out"
+        raise UserError(name_of(recipe), "this model does its own preprocessing", fix)
+    return loaded._replace(net=Prepared(loaded.net, recipe.mean, recipe.std, recipe.resize).eval())
+
+
+def _hashes(recipe: Fetched, loaded: Loaded) -> dict[str, str]:
+    """SHA-256 by file name; UserError unless one of them is what the recipe pins, and the classes are right."""
+    if loaded.classes != recipe.classes:
+        fix = f"set classes = {loaded.classes}"
+        raise UserError(name_of(recipe), f"it has {loaded.classes} classes, the suite says {recipe.classes}", fix)
+    found = {path.name: sha256(path) for path in loaded.files}
+    if recipe.sha256 is not None and recipe.sha256 not in found.values():
+        what = f"sha256 {', '.join(found.values()) or 'of no file'} is not the {recipe.sha256} that is pinned"
+        raise UserError(name_of(recipe), what, "restore the file, or pin another after checking where it is from")
+    return found
+
+
+def differs(recipe: Fetched, found: dict[str, str], root: Path) -> str | None:
+    """The first file whose SHA-256, of those `found`, is not what the store's record says; None if all are."""
+    note = Store(root).place(recipe) / NOTE
+    if not note.is_file():
+        return None
+    then = json.loads(note.read_text("utf-8"))["sha256"]
+    return min((name for name in found.keys() | then.keys() if found.get(name) != then.get(name)), default=None)

@@ -1,0 +1,95 @@
+"""What stands between images in [0, 1] and networks that expect something else."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.models.classifier import Classifier, Realisation
+
+
+class Prepared(nn.Module):
+    """A network behind its preprocessing: bilinear resize to (size, size) with antialiasing, then (x - mean) / std.
+
+    Both are differentiable, so attacks go through them; `mean` and `std` are one number a channel
+    in pixel units, as buffers. ValueError if only one of them is given or a std is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, net: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, size: int | None = None
+    ) -> None:
+        super().__init__()
+        if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
+            raise ValueError("mean and std go together, one number a channel each.")
+        if std is not None and min(std) <= 0:
+            raise ValueError(f"std must be positive, not {list(std)}.")
+        self.net, self.size = net, size
+        self.register_buffer("mean", torch.tensor(mean or (0.0,)).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std or (1.0,)).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.size is not None and images.shape[-2:] != (self.size, self.size):
+            images = functional.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        logits: Tensor = self.net((images - self.mean) / self.std)
+        return logits
+
+
+class GlobalRandom(Classifier):
+    """A third party's randomised network, which draws from the global generators: each draw runs it fenced.
+
+    A draw is a seed: the same realisation on the same rows gives the same logits, and the global
+    state (torch, NumPy, random) is as before afterwards. What the network draws depends on the
+    batch it is given, so here, unlike elsewhere, the noise an image meets depends on the
+    microbatch: rows that start elsewhere get a stream of their own rather than the same noise again.
+    Run it with microbatches of a whole shard where that matters.
+    """
+
+    stochastic = True
+
+    def __init__(self, net: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.net, self.classes = net, classes
+
+    def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Realisation:
+        if generator is None:
+            raise ValueError("noise needs a generator: it is never drawn from the global one")
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+
+        def realisation(images: Tensor, rows: Tensor | slice | None = None) -> Tensor:
+            if rows is None or len(images) == 0:
+                first = 0
+            elif isinstance(rows, slice):
+                first = rows.start or 0
+            else:
+                first = int(rows[0])
+            with seeded((seed + first) % 2**63):
+                logits: Tensor = self.net(images)
+            return logits
+
+        return realisation
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed all global generators inside, and give them back as they were."""
+    import numpy as np
+
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

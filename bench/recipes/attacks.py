@@ -1,0 +1,90 @@
+"""Recipes of attacks: what each field means, and where its definition is from."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from bench.recipes.base import Arguments, Exact, Natural, Recipe, Whole, exact
+
+
+class Clean(Recipe):
+    """No attack: the images as they are."""
+
+    kind: Literal["clean"] = "clean"
+
+
+Eps = Annotated[Exact, Field(ge=0, le=1)]
+
+
+class PGD(Recipe):
+    """Projected gradient descent in L-inf (Madry et al. 2018), in eval mode, noise fresh each step.
+
+    `eot` draws a step average the gradient (Athalye et al. 2018); `gradient` says of what: of the
+    mean loss over the draws, or of the loss of the mean softmax (SmoothAdv, Salman et al. 2019).
+    `accumulate` follows the sign of the sum of all gradients so far (the CNI authors' code).
+    `momentum` is MI-FGSM's decay (Dong et al. 2018). `pick = "best"` keeps the iterate, and
+    restarts keep the start, with the highest loss averaged over `selection` draws of their own.
+    `keep_iterates` stores every iterate, so that accuracy by attack step can be judged.
+    """
+
+    kind: Literal["pgd"] = "pgd"
+    eps: Eps = Fraction(8, 255)
+    step: Eps = Fraction(2, 255)
+    steps: Whole = 10
+    random_start: bool = True
+    restarts: Natural = 1
+    eot: Natural = 1
+    loss: Literal["ce", "margin", "dlr"] = "ce"
+    gradient: Literal["mean-loss", "mean-softmax"] = "mean-loss"
+    pick: Literal["last", "best"] = "last"
+    selection: Natural = 8
+    early_stop: bool = False
+    accumulate: bool = False
+    momentum: Annotated[float, Field(ge=0)] = 0.0
+    keep_iterates: bool = False
+
+
+class Square(Recipe):
+    """Square attack in L-inf (Andriushchenko et al. 2020) on the margin averaged over `draws` draws.
+
+    Early stopping is off for randomised sources: the form AutoAttack's authors describe for them.
+    """
+
+    kind: Literal["square"] = "square"
+    eps: Eps = Fraction(8, 255)
+    queries: Natural = 1000
+    draws: Natural = 20
+    p_init: Annotated[float, Field(gt=0, le=1)] = 0.8
+    restarts: Natural = 1
+
+
+class Peer(Recipe):
+    """Another library's attack, by name and keyword arguments, fenced and re-checked.
+
+    `eps` is in units of `norm`: an L1 or L2 ball of [0, 1]^(3 x 32 x 32) may be larger than 1.
+    """
+
+    kind: Literal["torchattacks", "autoattack", "foolbox", "python"]
+    name: str = "standard"
+    eps: Annotated[Exact, Field(ge=0)] = Fraction(8, 255)
+    norm: Literal["Linf", "L2", "L1"] = "Linf"
+    arguments: Arguments = Field(default_factory=dict)
+
+    @field_validator("eps", mode="before")
+    @classmethod
+    def _eps(cls, value: Any) -> Any:
+        return exact(value)
+
+
+class Worst(Recipe):
+    """The strongest of several attacks for each image, chosen by mean loss over selection draws."""
+
+    kind: Literal["worst"] = "worst"
+    attacks: Annotated[tuple[Annotated[PGD | Square | Peer, Field(discriminator="kind")], ...], Field(strict=False)]
+    selection: Natural = 64
+
+
+Attack = Annotated[Clean | PGD | Square | Peer | Worst, Field(discriminator="kind")]

@@ -1,0 +1,227 @@
+"""Recipes: frozen, strict values that say how a number is made. Equal recipes have equal keys.
+
+The nesting of recipes is the graph: `inputs` lists what a recipe is made from, `key` names it
+before any work starts. Names, paths, devices, microbatches and workers are never part of a key;
+seeds, draws, shard size and precision always are. Each type's `rev` is raised by hand when its
+meaning changes.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from bench.recipes.attacks import PGD, Attack, Clean, Peer, Square, Worst
+from bench.recipes.base import Arguments, Arithmetic, Exact, Floats, Natural, Precision, Recipe, Rule, Seed, Unit, Whole
+from bench.recipes.training import Data, Network, Noise, Optimiser, Schedule, Training
+
+
+class Trained(Recipe):
+    """Weights trained from nothing on labels."""
+
+    kind: Literal["trained"] = "trained"
+    network: Network = Network()
+    noise: Noise | None = None
+    data: Data = Data(split="train")
+    training: Training = Training()
+
+
+class Distilled(Recipe):
+    """Weights distilled from a teacher (Hinton et al. 2015; the paper's section 1.1).
+
+    L = (1 - w) CE(z_s, y) + w T^2 CE(p_t, p_s), w = distil_weight on the clean batch and
+    perturb_distil_weight on the perturbed one. The teacher's outputs follow `rule` over its draws:
+    targets = "cached": `draws` once for each training image; "online": `online_draws` for each
+    augmented batch. Perturbed batches are always judged online.
+    """
+
+    kind: Literal["distilled"] = "distilled"
+    network: Network = Network()
+    noise: Noise | None = None
+    data: Data = Data(split="train")
+    training: Training = Training()
+    teacher: Model
+    rule: Rule = "vote"
+    draws: Natural = 512
+    targets: Literal["cached", "online"] = "cached"
+    online_draws: Natural = 8
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    distil_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    perturb_distil_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    precision: Precision = "float32"
+
+
+class Fetched(Recipe):
+    """Weights that somebody else made: a model of a library, a file, or a user's own Python.
+
+    `name` is the model's name in its library, a repo id, a package.module:function, or a file.
+    `sha256` pins the file. `mean`, `std` and `resize` are declared where the library leaves them out.
+    """
+
+    kind: Literal["robustbench", "timm", "torchvision", "autoattack-example", "python", "huggingface", "file"]
+    name: str = ""
+    threat: Literal["Linf", "L2", "corruptions"] = "Linf"
+    dataset: Literal["cifar10", "cifar100", "imagenet"] = "cifar10"
+    file: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    classes: Annotated[int, Field(ge=2, le=100_000)] = 10
+    stochastic: bool = False
+    resize: Natural | None = None
+    mean: Floats | None = None
+    std: Floats | None = None
+    network: Network | None = None
+    noise: Noise | None = None
+    arguments: Arguments = Field(default_factory=dict)
+
+
+Weights = Annotated[Trained | Distilled | Fetched, Field()]
+
+
+class Model(Recipe):
+    """Weights and what is evaluated with them: Gaussian input noise of deviation `sigma`."""
+
+    weights: Weights
+    sigma: Annotated[Exact, Field(ge=0)] = Fraction(0)
+    unit: Unit = "pixels"
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two forward passes of one image may differ."""
+        match self.weights:
+            case Fetched(stochastic=True):
+                return True
+            case weights:
+                return self.sigma > 0 or weights.noise is not None
+
+
+# -- what is judged --------------------------------------------------------------------------
+
+
+class Examples(Recipe):
+    """Images as an attack on `source` leaves them; clean examples have no source and seed 0."""
+
+    data: Data = Data()
+    source: Model | None = None
+    attack: Attack = Clean()
+    seed: Seed = 0
+    shard: Natural = 500
+    precision: Arithmetic = "float32"
+
+    @model_validator(mode="after")
+    def _source(self) -> Examples:
+        if isinstance(self.attack, Clean) != (self.source is None):
+            raise ValueError("clean examples have no source, and every attack needs one")
+        return self
+
+
+class Stopping(Recipe):
+    """When an image's draws end: all of them ("fixed"), or once `rule`'s winner is settled ("adaptive").
+
+    `alpha` is the error level for each image of the anytime-valid test (bench/votes/stopping.py).
+    """
+
+    kind: Literal["fixed", "adaptive"] = "fixed"
+    rule: Rule = "vote"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-3
+
+
+class Outcomes(Recipe):
+    """The votes of `target` over `draws` fresh draws on examples; `iterate` picks an attack step's images."""
+
+    examples: Examples
+    target: Model
+    draws: Annotated[int, Field(ge=1, le=65535)] = 1
+    stopping: Stopping = Stopping()
+    iterate: Whole | None = None
+    seed: Seed = 0
+    precision: Arithmetic = "float32"
+
+    @model_validator(mode="after")
+    def _iterate(self) -> Outcomes:
+        attack = self.examples.attack
+        if self.iterate is not None and not (isinstance(attack, PGD) and attack.keep_iterates):
+            raise ValueError("iterate needs a PGD with keep_iterates = true")
+        if self.iterate is not None and isinstance(attack, PGD) and self.iterate > attack.steps:
+            raise ValueError(f"iterate {self.iterate} is past the attack's {attack.steps} steps")
+        return self
+
+
+Distilled.model_rebuild()
+
+Work = Trained | Distilled | Fetched | Examples | Outcomes
+"""What a step makes: weights (train), examples (craft), outcomes (judge)."""
+
+
+def targets_of(recipe: Distilled) -> Outcomes | None:
+    """The cached teacher outputs a distillation reads: the teacher's votes on its training images."""
+    if recipe.targets == "online":
+        return None
+    examples = Examples(data=recipe.data, precision=recipe.precision)
+    return Outcomes(examples=examples, target=recipe.teacher, draws=recipe.draws, precision=recipe.precision)
+
+
+def inputs(recipe: Work) -> list[Work]:
+    """What a recipe is made from, in the order in which it is needed."""
+    match recipe:
+        case Trained() | Fetched():
+            return []
+        case Distilled():
+            cached = targets_of(recipe)
+            return [recipe.teacher.weights, cached] if cached else [recipe.teacher.weights]
+        case Examples(source=None):
+            return []
+        case Examples(source=Model() as source):
+            return [source.weights]
+        case Outcomes(examples=Examples(attack=Clean())):
+            return [recipe.target.weights]
+        case Outcomes():
+            return [recipe.examples, recipe.target.weights]
+    raise TypeError(type(recipe).__name__)
+
+
+def summary(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain JSON values, nested, with every type's name: what a manifest holds."""
+
+    def plain(value: Any) -> Any:
+        match value:
+            case Recipe():
+                return {"type": type(value).__name__, "rev": value.rev} | {
+                    name: plain(getattr(value, name)) for name in value.told()
+                }
+            case Fraction():
+                return str(value)
+            case tuple() | list():
+                return [plain(item) for item in value]
+            case dict():
+                return {str(name): plain(item) for name, item in value.items()}
+            case _:
+                return value
+
+    result = plain(recipe)
+    assert isinstance(result, dict)
+    return result
+
+
+KINDS: tuple[type[Recipe], ...] = (
+    Data, Network, Noise, Clean, PGD, Square, Peer, Worst, Optimiser, Schedule, Training,
+    Trained, Distilled, Fetched, Model, Examples, Stopping, Outcomes,
+)  # fmt: skip
+TYPES: dict[str, type[Recipe]] = {kind.__name__: kind for kind in KINDS}
+
+
+def parse(summary: Any) -> Recipe:
+    """The recipe a `summary` describes; ValueError if it is not one, or of another rev."""
+    if not isinstance(summary, dict) or summary.get("type") not in TYPES:
+        raise ValueError("not a recipe")
+    kind = TYPES[summary["type"]]
+    if summary.get("rev") != kind.rev:
+        raise ValueError(f"{kind.__name__} of rev {summary.get('rev')}, this version makes rev {kind.rev}")
+
+    def value(item: Any) -> Any:
+        if isinstance(item, dict) and item.get("type") in TYPES:
+            return parse(item)
+        return [value(entry) for entry in item] if isinstance(item, list) else item
+
+    return kind(**{name: value(item) for name, item in summary.items() if name not in ("type", "rev")})

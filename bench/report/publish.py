@@ -1,0 +1,231 @@
+"""What a run leaves for people: tables.md and its companions, the plan in words, lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench import UserError, nearest
+from bench.recipes import Clean, Fetched
+from bench.report import certificates, numbers, unchanged
+from bench.report import claims as claim_words
+from bench.report.claims import claims
+from bench.report.render import render
+from bench.report.tables import TableView, tables
+from bench.run.runner import Counts
+from bench.run.session import Session, open_suite
+from bench.store.cost import Rates, passes
+from bench.store.disk import write
+from bench.store.machine import gpus, here
+from bench.store.plan import Plan, describe
+from bench.store.tasks import Settings
+from bench.votes.numbers import Number
+
+FORMATS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex"}
+
+
+class Report(NamedTuple):
+    """The tables of a session and the folder in which they were written.
+
+    `views` is None if all that is there was written by an earlier run from the same records.
+    """
+
+    session: Session
+    views: list[TableView] | None
+    folder: Path
+
+    def json(self) -> str:
+        """Every cell as a JSON object: shares in [0, 1], keys of the records behind each."""
+        if self.views is None:
+            return (self.folder / "tables.json").read_text("utf-8").rstrip("\n")
+        cells = [
+            {
+                "table": view.name,
+                "row": cell.cell.row,
+                "column": cell.cell.column,
+                "source": cell.cell.source,
+                "target": cell.cell.target,
+                "attack": cell.cell.attack,
+                "number": cell.cell.number,
+                "value": cell.number.value if isinstance(cell.number, Number) else None,
+                "low": cell.number.low if isinstance(cell.number, Number) else None,
+                "high": cell.number.high if isinstance(cell.number, Number) else None,
+                "images": cell.number.n if isinstance(cell.number, Number) else 0,
+                "missing": None if isinstance(cell.number, Number) else cell.number.reason,
+                "paper_percent": cell.cell.paper,
+                "record": cell.cell.outcomes.key,
+            }
+            for view in self.views
+            for row in view.rows
+            for cell in row.cells
+            if cell is not None
+        ]
+        about = {"suite": self.session.suite.name, "scale": self.session.suite.scale, "why": self.session.why}
+        return json.dumps(about | {"cells": cells}, indent=1)
+
+
+def about(session: Session) -> str:
+    """The line above the tables: which scale, why, and what it is."""
+    suite = session.suite
+    scale = suite.scales.get(suite.scale)
+    words = f"Scale: {suite.scale or 'as written'}"
+    if scale and scale.about:
+        words += f" ({scale.about})"
+    words += f"; {session.why}." if session.why != "as asked" else "."
+    if suite.limit:
+        words += f" Only the first {suite.limit} images of the fixed shuffle."
+    return words
+
+
+def views(session: Session, only: str | None = None) -> list[TableView]:
+    """The session's tables as far as there are records."""
+    return tables(
+        session.suite,
+        session.votes,
+        session.manifest,
+        here=here(session.settings.device),
+        warn=session.warning,
+        only=only,
+    )
+
+
+def rendered(session: Session, only: str | None, form: str) -> str:
+    """The tables in one format."""
+    if form not in FORMATS:
+        raise UserError("--format", f"unknown format {form!r}", nearest(form, FORMATS))
+    title = session.suite.header.title or session.suite.name
+    return render(views(session, only), form, title, about(session))  # type: ignore[arg-type]
+
+
+def publish(session: Session, only: str | None = None, strong: str = "", made: bool = True) -> Report:
+    """Write what people read into results/<suite>: tables.md (of the whole suite, also after --only) and its
+    index tables.json, claims.md, certificates.md, strong.md and numbers.md where there is
+    something to say, figures and page.
+
+    All of it is left alone if no record was `made` and nothing that it is made from has changed; figures and
+    page after --only, too, if the tables are as they were.
+    """
+    suite, folder = session.suite, session.folder
+    state = unchanged.state(session, strong, here(session.settings.device)) if only is None else None
+    if state is not None and not made and unchanged.unchanged(session, state):
+        return Report(session, None, folder)
+    whole = views(session)
+    text = render(whole, "md", suite.header.title or suite.name, about(session)).encode()
+    same = (folder / "tables.md").is_file() and (folder / "tables.md").read_bytes() == text
+    write(folder / "tables.md", text)
+    write(folder / "tables.json", (Report(session, whole, folder).json() + "\n").encode())
+    for name, words in (
+        ("claims.md", claim_words.markdown(claims(suite, session.votes)) if suite.claims else ""),
+        ("certificates.md", certificates.markdown(certificates.certificates(suite, session.votes))),
+        ("strong.md", strong),
+        ("numbers.md", numbers.numbers(suite, session.votes)),
+    ):
+        if words:
+            write(folder / name, words.encode())
+    if state is not None or made or not same or not (folder / "index.html").is_file():
+        illustrate(session, whole)
+    if state is not None:
+        unchanged.remember(session, state, text)
+    return Report(session, [view for view in whole if only in (None, view.name)], folder)
+
+
+def illustrate(session: Session, whole: list[TableView]) -> Path:
+    """Draw the figures and write the page; returns its index.html."""
+    from bench.report import draw, page
+
+    suite, folder = session.suite, session.folder
+    shown = draw.publish(suite, folder / "figures", session.votes, session.curves, session.pictures)
+    verdicts = claims(suite, session.votes)
+    found = session.findings()
+    files = page.page(
+        suite, about(session), session.votes, session.manifest, whole, shown, verdicts=verdicts, findings=found
+    )
+    return page.publish(folder, files)
+
+
+def show(report: Report, counts: Counts) -> None:
+    """The tables on the terminal, and where they are."""
+    from rich.console import Console
+
+    from bench.report.render import terminal
+
+    console, shown, suite = Console(), report.views, report.session.suite
+    if console.is_terminal:
+        console.print(about(report.session), highlight=False, markup=False)
+        for view in views(report.session) if shown is None else shown:
+            console.print(terminal(view))
+    elif shown is None:
+        print((report.folder / "tables.md").read_text("utf-8"))
+    else:
+        print(render(shown, "md", suite.header.title or suite.name, about(report.session)))
+    made = "nothing was missing" if not counts.records else f"{counts.records} records made in {counts.tasks} tasks"
+    again = f", {counts.reused} shards found from an earlier run" if counts.reused else ""
+    place = _short(report.folder / "tables.md")
+    console.print(f"{made}{again}; tables in {place}", highlight=False, markup=False)
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def planned_text(session: Session, made: Plan, as_json: bool) -> str:
+    """What is there, what is missing, and what it would cost, in words or as JSON."""
+    device = "cuda" if gpus() and session.settings.device != "cpu" else "cpu"
+    rates = Rates(session.store.scratch, device)
+    missing: list[dict[str, Any]] = [
+        {
+            "what": describe(recipe, session.names),
+            "key": recipe.key,
+            "forward_passes": round(passes(recipe)),
+            "seconds": round(rates.seconds(recipe), 1),
+        }
+        for recipe in made.order
+    ]
+    stale = [
+        {"record": str(old.record.path), "made_from": old.key, "then": old.then, "now": old.now} for old in made.stale
+    ]
+    code = sorted({w.name for w in session.suite.weights.values() if isinstance(w, Fetched) and w.kind == "python"})
+    if as_json:
+        return json.dumps({"found": len(made.found), "missing": missing, "stale": stale, "runs_code": code}, indent=1)
+    lines = [about(session), f"{len(made.found)} records found, {len(missing)} to make"]
+    lines += [f"  {item['what']:<60} {item['seconds']:>9.0f} s" for item in missing]
+    if missing:
+        total = sum(item["seconds"] for item in missing)
+        lines.append(f"  estimated in all: {total / 60:.0f} min on this machine's {device} (from earlier tasks if any)")
+    lines += [f"stale: {item['record']} was made from {item['made_from'][:12]}, since made anew" for item in stale]
+    lines += [f"runs your code: {name}" for name in code]
+    return "\n".join(lines)
+
+
+def listing(what: str, path: Path, scale: str, root: Path) -> str:
+    """The models or attacks of a suite, or the suites under root/suites, a line each."""
+    if what == "suites":
+        found = sorted((root / "suites").glob("*.toml"))
+        return "\n".join(_short(suite) for suite in found) or f"no suites in {root / 'suites'}"
+    if what not in ("models", "attacks"):
+        raise UserError("list", f"cannot list {what!r}", nearest(what, ["models", "attacks", "suites"]))
+    session = open_suite(path, scale, None, Settings(root))
+    if what == "models":
+        return "\n".join(
+            f"{name:<20} {'stochastic' if entry.model.stochastic else 'deterministic':<14} {entry.number:<9}"
+            f" draws {entry.judged_draws:<4} {entry.label}".rstrip()
+            for name, entry in session.suite.models.items()
+        )
+    return "\n".join(
+        f"{name:<20} " + ("no attack" if isinstance(attack, Clean) else ", ".join(_facts(attack)))
+        for name, attack in session.suite.attacks.items()
+    )
+
+
+def _facts(attack: Any) -> list[str]:
+    defaults = type(attack).model_fields
+    facts = [f"{attack.kind}"]
+    for name in defaults:
+        value = getattr(attack, name)
+        if name != "kind" and (name in ("eps", "step", "steps", "name") or value != defaults[name].default):
+            facts.append(f"{name} {value}")
+    return facts

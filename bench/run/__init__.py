@@ -1,0 +1,1 @@
+"""Making what a suite lacks: sessions, engines, time slots."""

@@ -1,0 +1,348 @@
+"""Make what is missing: tasks go to an engine as their inputs are sealed, and records come back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from bench import Paused, UserError
+from bench.recipes import Examples, Outcomes, Work, inputs
+from bench.store.cost import Rates
+from bench.store.disk import claim, now, read_part, write, writing
+from bench.store.plan import Plan, plan
+from bench.store.records import Store
+from bench.store.tasks import Done, Settings, Task, images_in, rows, shards
+
+
+class Engine(Protocol):
+    """Where tasks run. `slots` tasks may be under way at once."""
+
+    slots: int
+
+    def submit(self, task: Task) -> None: ...
+
+    def wait(self) -> Done:
+        """The next finished task; raises what the task raised."""
+
+
+class Events(Protocol):
+    """Who is told how the run goes, and who may ask it to stop."""
+
+    def doing(self, task: Task) -> None: ...
+
+    def done(self, task: Task, share: float) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+    def should_stop(self) -> bool: ...
+
+
+class Job(NamedTuple):
+    """One recipe under way: its folder of parts, the shards still missing, what was learnt of it.
+
+    `lock` is the handle that keeps other runs from training the same weights meanwhile.
+    """
+
+    recipe: Work
+    folder: Path
+    made_from: dict[str, str]
+    todo: set[int | None]
+    about: list[Done]
+    makers: dict[str, set[str]]
+    lock: int | None
+
+    def made_by(self, about: Mapping[str, object]) -> None:
+        """Note the precision and device of a part, an earlier run's or this one's: not all need be the same."""
+        for name in ("precision", "device"):
+            if name in about:
+                self.makers.setdefault(name, set()).add(str(about[name]))
+
+
+class Counts(NamedTuple):
+    """What a run did: records made, tasks done, and shards that an earlier run had left ready."""
+
+    records: int
+    tasks: int
+    reused: int
+
+
+class Lost(Exception):
+    """A shard that was there is not: damaged, or another run sealed the record and tidied up."""
+
+
+def run(plan: Plan, settings: Settings, store: Store, engine: Engine, events: Events, rates: Rates) -> Counts:
+    """Do all of the plan's missing work; Paused if asked to stop, whatever a task raises otherwise.
+
+    What is finished stays: records are sealed as soon as their last shard is there, and the
+    shards of unfinished records are found by the next run. Several runs may share a store: what
+    another one sealed meanwhile is used, and weights that it is training are waited for.
+    """
+    runner = Runner(settings, store, engine, events, rates, plan.fresh)
+    try:
+        return runner.go(plan)
+    finally:
+        rates.save()
+
+
+class Runner:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        engine: Engine,
+        events: Events,
+        rates: Rates,
+        fresh: frozenset[str] = frozenset(),
+    ) -> None:
+        self.settings, self.store, self.engine, self.events, self.rates = settings, store, engine, events, rates
+        self.fresh = fresh
+        self.jobs: dict[str, Job] = {}
+        self.ready: deque[Task] = deque()
+        self.startable: deque[Work] = deque()
+        self.waiting: dict[str, set[str]] = {}
+        self.dependents: dict[str, list[Work]] = {}
+        self.sound: dict[str, str] = {}
+        self.losses: Counter[str] = Counter()
+        self.records = self.tasks = self.reused = self.running = 0
+        self.commit = commit_of(settings.root)
+
+    def go(self, plan: Plan) -> Counts:
+        """Start what can be started, submit what is ready, seal what is finished, until all is made."""
+        self.await_all(plan.order)
+        try:
+            return self._go()
+        finally:  # whatever ended it, the next run of this process may train the same weights
+            for job in self.jobs.values():
+                release(job)
+
+    def _go(self) -> Counts:
+        paused: Paused | None = None
+        while self.startable or self.ready or self.running:
+            taken = []
+            while self.startable and len(self.ready) < self.engine.slots and not paused:
+                recipe = self.startable.popleft()
+                if not self.start(recipe):
+                    taken.append(recipe)
+            self.startable.extend(taken)
+            stop = self.submit(paused)
+            if stop and not self.running:
+                raise paused or Paused("stopped between shards")
+            if self.running:
+                done = None
+                try:
+                    done = self.engine.wait()
+                except Paused as pause:  # a training stopped; what else is under way is still waited for
+                    paused = pause
+                self.running -= 1
+                if self.engine.slots > 1:
+                    self.submit(paused)  # the worker goes on while its last shard's record is sealed
+                if done is not None:
+                    self.finish(done)
+            elif taken:
+                time.sleep(0.5)
+        if paused:  # nothing else could be done without what was being trained
+            raise paused
+        return Counts(self.records, self.tasks, self.reused)
+
+    def submit(self, paused: Paused | None) -> bool:
+        """Keep the engine at work, unless it is time to stop; whether it is."""
+        stop = paused is not None or self.events.should_stop()
+        while self.ready and self.running < self.engine.slots and not stop:
+            task = self.ready.popleft()
+            self.events.doing(task)
+            self.engine.submit(task)
+            self.running += 1
+        return stop
+
+    def await_all(self, order: list[Work]) -> None:
+        """Have recipes (inputs first) made once their inputs among them are."""
+        for recipe in order:
+            self.waiting[recipe.key] = needs = {i.key for i in inputs(recipe)} & self.waiting.keys()
+            for key in needs:
+                self.dependents.setdefault(key, []).append(recipe)
+            if not needs:
+                self.startable.append(recipe)
+
+    def made(self, recipe: Work) -> None:
+        """The recipe's record is there: whatever waited for it alone can start, and soon."""
+        self.waiting.pop(recipe.key, None)
+        for dependent in self.dependents.pop(recipe.key, []):
+            needs = self.waiting[dependent.key]
+            needs.discard(recipe.key)
+            if not needs:
+                self.startable.appendleft(dependent)
+
+    def seals(self, recipe: Work) -> dict[str, str] | None:
+        """The seals of what the recipe is made from; None if something is lost, and is made again first."""
+        made_from, lost = {}, []
+        for source in inputs(recipe):
+            # Bytes once for each run: a damaged input is found before hours are spent on it.
+            record = self.store.find(source, thorough=source.key not in self.sound)
+            if record is None:
+                lost.append(source)
+            else:
+                made_from[source.key] = self.sound[source.key] = record.seal
+        if not lost:
+            return made_from
+        for fault in dict.fromkeys(self.store.faults):
+            self.events.note(f"damaged, will be made again: {fault}")
+        self.store.faults.clear()
+        for source in (source for source in lost if source.key not in self.waiting):
+            self.sound.pop(source.key, None)
+            self.losses[source.key] += 1
+            if self.losses[source.key] > 2:
+                raise UserError(str(self.store.place(source)), "is damaged again and again", "check the disk")
+        again = [work for work in plan(lost, self.store, frozenset(s.key for s in lost)).order
+                 if work.key not in self.waiting]  # fmt: skip
+        self.await_all(again)
+        needs = self.waiting[recipe.key] = {source.key for source in lost}
+        for key in needs:
+            self.dependents.setdefault(key, []).append(recipe)
+        return None
+
+    def start(self, recipe: Work) -> bool:
+        """Queue the recipe's tasks; False if another run is making the same weights just now."""
+        if recipe.key not in self.fresh and self.store.find(recipe, thorough=True) is not None:
+            self.made(recipe)
+            return True
+        made_from = self.seals(recipe)
+        if made_from is None:
+            return True
+        wanted: list[int | None] = list(shards(recipe)) or [None]
+        lock = None
+        if wanted == [None]:
+            lock = claim(self.store.scratch / "locks" / recipe.key)
+            if lock is None:
+                self.events.note(f"another run is making {recipe.key[:12]} in this folder: waiting for it")
+                return False
+        digest = hashlib.sha256(repr(sorted(made_from.items())).encode()).hexdigest()[:8]
+        folder = self.store.scratch / "parts" / f"{recipe.key[:24]}-{digest}"
+        job = Job(recipe, folder, made_from, set(), [], {}, lock)
+        for shard in wanted:
+            part = None if shard is None else read_part(folder / f"{shard:05d}")
+            if part is None:
+                job.todo.add(shard)
+            else:
+                job.made_by(part[1])
+        todo = job.todo
+        for left in set(wanted) - todo:
+            self.reused += 1
+            self.events.done(Task(recipe, left, folder), share_of(recipe, left))
+        self.jobs[recipe.key] = job
+        with writing(folder):
+            if None in todo and folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        self.ready.extend(Task(recipe, shard, folder) for shard in wanted if shard in todo)
+        if not todo:
+            self.seal(job)
+        return True
+
+    def finish(self, done: Done) -> None:
+        """Note a finished task, and seal the record if that was its last."""
+        job = self.jobs[done.task.recipe.key]
+        job.todo.discard(done.task.shard)
+        job.about.append(done)
+        job.made_by(done.provenance)
+        self.tasks += 1
+        share = share_of(job.recipe, done.task.shard)
+        self.rates.learn(job.recipe, done.seconds, share)
+        for note in done.notes:
+            self.events.note(note)
+        self.events.done(done.task, share)
+        if not job.todo:
+            self.seal(job)
+
+    def seal(self, job: Job) -> None:
+        """Gather a job's parts into its record; what is lost by then is made again."""
+        if job.recipe.key in self.fresh:
+            self.store.discard(self.store.place(job.recipe))
+        try:
+            self.store.seal(job.recipe, lambda folder: gather(job, folder), job.made_from, self.provenance(job))
+        except Lost:
+            if job.recipe.key in self.fresh or self.store.find(job.recipe) is None:
+                lost = [shard for shard in shards(job.recipe) if read_part(job.folder / f"{shard:05d}") is None]
+                job.todo.update(lost)
+                self.ready.extend(Task(job.recipe, shard, job.folder) for shard in lost)
+                return
+        shutil.rmtree(job.folder, ignore_errors=True)
+        release(self.jobs.pop(job.recipe.key))
+        self.records += 1
+        self.made(job.recipe)
+
+    def provenance(self, job: Job) -> dict[str, Any]:
+        about: dict[str, Any] = {}
+        for done in job.about:
+            for name, value in done.provenance.items():
+                adds = name in ("forward_passes", "backward_passes") and isinstance(value, int)
+                about[name] = about.get(name, 0) + value if adds else value
+        for name, said in job.makers.items():
+            about[name] = ", ".join(sorted(said))
+        return about | {
+            "made": now(),
+            "seconds": round(sum(done.seconds for done in job.about), 2),
+            "commit": self.commit,
+            "parts_from_an_earlier_run": len(shards(job.recipe) or [None]) - len(job.about),
+        }
+
+
+def gather(job: Job, folder: Path) -> None:
+    """Write the files of a record from the parts of its shards."""
+    match job.recipe:
+        case Outcomes():
+            from bench.votes.votes import concatenate, from_parquet, to_parquet
+
+            votes = [from_parquet(data) for data in parts(job)]
+            write(folder / "votes.parquet", to_parquet(concatenate(votes)), lasting=False)
+        case Examples():
+            for shard, data in enumerate(parts(job)):
+                write(folder / f"{shard:05d}.safetensors", data, lasting=False)
+        case _:
+            for path in sorted(job.folder.iterdir()):
+                shutil.move(path, folder / path.name)
+
+
+def parts(job: Job) -> Iterator[bytes]:
+    """The shards' bytes, in order."""
+    for shard in shards(job.recipe):
+        part = read_part(job.folder / f"{shard:05d}")
+        if part is None:
+            raise Lost(shard)
+        yield part[0]
+
+
+def release(job: Job) -> None:
+    """Let other runs have the job's weights."""
+    if job.lock is not None:
+        os.close(job.lock)
+
+
+def share_of(recipe: Work, shard: int | None) -> float:
+    """The share of a recipe's work that one of its tasks is."""
+    if shard is None or not isinstance(recipe, Examples | Outcomes):
+        return 1.0
+    part = rows(recipe, shard)
+    return float(part.stop - part.start) / max(1, images_in(recipe))
+
+
+def commit_of(root: Path) -> str:
+    """The commit of the checkout the run is made in, "+" if it was changed; "unknown" outside one."""
+    ask: Callable[..., Any] = lambda *words: subprocess.run(  # noqa: E731
+        ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, env=dict(os.environ)
+    )
+    try:
+        head, changed = ask("rev-parse", "--short=12", "HEAD"), ask("status", "--porcelain", "-uno", "--", "*.py")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    if head.returncode:
+        return "unknown"
+    return str(head.stdout.strip()) + ("+" if changed.stdout.strip() else "")

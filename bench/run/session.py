@@ -1,0 +1,189 @@
+"""A suite, its store and this machine, as every verb of the command line starts from them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import UserError, nearest
+from bench.recipes import Examples, Outcomes, Weights, Work
+from bench.store.disk import write, writing
+from bench.store.machine import gpus
+from bench.store.plan import Plan, everything, plan
+from bench.store.records import Damaged, Record, Store
+from bench.store.tasks import Settings
+from bench.suite.cells import Suite
+from bench.suite.figures import needed
+from bench.suite.reader import load, scales
+from bench.votes.votes import Votes, from_parquet
+
+FINDING = ("check", "figure", "verdict", "advice")
+
+
+@dataclass
+class Session:
+    """One suite at one scale over one store; `why` says how the scale was chosen.
+
+    `found` are the records that plans have found whole, by key.
+    """
+
+    suite: Suite
+    store: Store
+    settings: Settings
+    why: str
+    found: dict[str, Record] = field(default_factory=dict)
+    _votes: dict[str, Votes] = field(default_factory=dict)
+    _wanted: dict[tuple[str | None, bool], list[Outcomes]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where what people read goes: results/<suite>."""
+        return self.settings.root / "results" / self.suite.name
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The suite's names by the keys of what they stand for."""
+        suite = self.suite
+        names: dict[str, str] = {recipe.key: name for name, recipe in suite.attacks.items()}
+        names |= {entry.model.key: name for name, entry in reversed(suite.models.items())}
+        return names | {recipe.key: name for name, recipe in suite.weights.items()}
+
+    def wanted(self, only: str | None = None, figures: bool = True) -> list[Outcomes]:
+        """The outcomes of every cell, and of the figures unless one table was asked for."""
+        if (only, figures) in self._wanted:
+            return self._wanted[only, figures]
+        if only is not None and only not in self.suite.tables:
+            raise UserError("--only", f"this suite has no table {only!r}", nearest(only, self.suite.tables))
+        wanted = [cell.outcomes for cell in self.suite.cells(only)]
+        if only is None:
+            wanted += [draws for _, *both in self.suite.certificates() for draws in both]
+            wanted += needed(self.suite) if figures else []
+        self._wanted[only, figures] = list(dict.fromkeys(wanted))
+        return self._wanted[only, figures]
+
+    def record(self, recipe: Work) -> Record | None:
+        """The recipe's record, not looked for again where a plan has found it."""
+        return self.found.get(recipe.key) or self.store.find(recipe)
+
+    def votes(self, recipe: Outcomes) -> Votes | None:
+        """The votes of a recipe if its record is there and whole; a damaged one is a fault, not a number."""
+        if recipe.key in self._votes:
+            return self._votes[recipe.key]
+        record = self.record(recipe)
+        if record is None:
+            return None
+        try:
+            self._votes[recipe.key] = from_parquet(record.read("votes.parquet"))
+            return self._votes[recipe.key]
+        except (Damaged, ValueError) as error:
+            if self.found.pop(recipe.key, None):  # another run may have made it anew since it was found
+                return self.votes(recipe)
+            self.store.faults.append(f"{record.path}: {error}")
+            return None
+
+    def curves(self, recipe: Weights) -> bytes | None:
+        """The training curves (a Parquet file) of weights that are here."""
+        record = self.store.find(recipe)
+        if record is None or "curves.parquet" not in record.manifest["files"]:
+            return None
+        try:
+            return record.read("curves.parquet")
+        except Damaged as error:
+            self.store.faults.append(str(error))
+            return None
+
+    def pictures(self, outcomes: Outcomes, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """The first images of a record (n, 3, h, w) before and after its attack, if the examples are here.
+
+        Kept beside the work in progress, so that a finished run need not load torch for them.
+        """
+        kept = self.store.scratch / "pictures" / f"{outcomes.key[:24]}-{count}.npz"
+        if kept.exists():
+            with contextlib.suppress(OSError, ValueError, KeyError), np.load(kept, allow_pickle=False) as file:
+                return file["before"], file["after"]
+        if self.store.find(outcomes.examples) is None:
+            return None
+        from bench.lab.worker import Lab
+
+        before, after = Lab(replace(self.settings, device="cpu")).pictures(outcomes, count)
+        with writing(kept):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(kept, before=before, after=after)
+        return before, after
+
+    def findings(self) -> dict[str, list[dict[str, str]]]:
+        """What `bench diagnose` found, by model, of models that are still what they were then."""
+        found = {}
+        for name, entry in self.suite.models.items():
+            path = self.folder / "diagnosis" / f"{name}.json"
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                said = json.loads(path.read_text("utf-8"))
+                if said["model"] == entry.model.key:
+                    found[name] = [{field: str(one[field]) for field in FINDING} for one in said["findings"]]
+        return found
+
+    def diagnosed(self, model: str, findings: list[dict[str, str]]) -> None:
+        """Keep what `bench diagnose` found of a model, for tables and page."""
+        said = {"model": self.suite.models[model].model.key, "findings": findings}
+        write(self.folder / "diagnosis" / f"{model}.json", (json.dumps(said, indent=1) + "\n").encode())
+
+    def warning(self, outcomes: Outcomes) -> str | None:
+        """Why numbers of the outcomes' target are suspicious, as far as a diagnosis has found."""
+        for name, findings in self._suspects.items():
+            if self.suite.models[name].model == outcomes.target:
+                return f"suspicious: bench diagnose marks {', '.join(one['check'] for one in findings)}"
+        return None
+
+    @cached_property
+    def _suspects(self) -> dict[str, list[dict[str, str]]]:
+        found = {n: [one for one in all_ if one["verdict"] == "suspicious"] for n, all_ in self.findings().items()}
+        return {name: marked for name, marked in found.items() if marked}
+
+    def manifest(self, recipe: Work) -> dict[str, Any] | None:
+        record = self.record(recipe)
+        return None if record is None else record.manifest
+
+
+def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) -> Session:
+    """Read a suite and choose its scale.
+
+    "auto" is the first declared scale that needs a GPU if there is one, or if all it needs is
+    recorded here already; else the first that needs none.
+    """
+    if limit is not None and limit < 1:
+        raise UserError("--limit", f"{limit} images cannot be judged", "give a number from 1 on")
+    declared = scales(path)
+    store = Store(settings.root)
+    if scale != "auto":
+        return Session(load(path, scale, limit), store, settings, "as asked")
+    small = next((name for name, about in declared.items() if not about.gpu), None)
+    for name, about in declared.items():
+        if not about.gpu:
+            continue
+        if settings.device != "cpu" and gpus():
+            return Session(load(path, name, limit), store, settings, "this machine has a GPU")
+        session = Session(load(path, name, limit), store, settings, "all it needs is recorded here")
+        if not plan([cell.outcomes for cell in session.suite.cells()], store).order:
+            return session
+        if small is None:
+            return Session(session.suite, store, settings, "the suite declares no smaller scale")
+    name = small or next(iter(declared))
+    why = "no GPU here, and the full scale is not recorded" if len(declared) > 1 else "the suite's only scale"
+    return Session(load(path, name, limit), store, settings, why)
+
+
+def planned(session: Session, wanted: Sequence[Work], fresh: bool) -> Plan:
+    """The plan for the wanted work; `fresh` crafts and judges again but keeps weights."""
+    again = {work.key for work in everything(wanted) if isinstance(work, Examples | Outcomes)} if fresh else set()
+    made = plan(wanted, session.store, frozenset(again))
+    again |= {work.key for work in made.order}
+    session.found = {key: record for key, record in session.found.items() if key not in again} | made.found
+    return made

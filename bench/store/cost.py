@@ -1,0 +1,137 @@
+"""What work costs: multiply-adds, and the seconds they took on this machine before."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from bench.recipes import PGD, Clean, Distilled, Examples, Fetched, Model, Network, Outcomes, Peer, Square
+from bench.store.disk import write
+
+from bench.recipes import Trained, Work, Worst  # isort: skip
+from bench.store.tasks import images_in
+
+UNKNOWN = Network(depth=16, width=4)  # stands in for a network we cannot see into
+GUESS = {"cpu": 60e9, "cuda": 60e12}  # multiply-adds a second before anything was measured
+BACKWARD_TO_INPUT, BACKWARD = 1.1, 2.0  # in forward passes
+
+
+def multiply_adds(network: Network) -> float:
+    """Multiply-adds of one forward pass of one 32 x 32 image through a WideResNet."""
+    blocks = (network.depth - 4) // 6
+    total, size, channels = 32 * 32 * 27 * 16, 32, 16
+    for stage, width in enumerate((16, 32, 64)):
+        out = width * network.width
+        for block in range(blocks):
+            if block == 0 and stage:
+                size //= 2
+            total += size * size * 9 * channels * out + size * size * 9 * out * out
+            if block == 0:
+                total += size * size * channels * out * (channels != out)
+            channels = out
+    return float(total + channels * network.classes)
+
+
+def gradients(attack: object) -> tuple[float, float]:
+    """Forward passes and gradients to the input that an attack costs for one image."""
+    match attack:
+        case PGD():
+            chosen = attack.selection if attack.pick == "best" or attack.restarts > 1 else 0
+            looks = (attack.steps if attack.pick == "best" else 1) * chosen
+            return attack.restarts * (looks + 1.0), float(attack.restarts * attack.steps * attack.eot)
+        case Square():
+            return float(attack.queries * attack.draws * attack.restarts), 0.0
+        case Worst():
+            parts = [gradients(inner) for inner in attack.attacks]
+            return sum(p[0] for p in parts) + attack.selection * len(parts), sum(p[1] for p in parts)
+        case Peer():
+            # a guess for attacks that do not say; AutoAttack's are 100 steps, 9 targets, 5,000 queries
+            whole = {"standard": (3000.0, 1000.0), "plus": (4000.0, 2000.0), "rand": (100.0, 4000.0)}
+            if attack.kind == "autoattack" and attack.name in whole:
+                return whole[attack.name]
+            steps = attack.arguments.get("steps", 1 if attack.name == "FGSM" else 20)
+            return 10.0, float(steps if isinstance(steps, int) else 20)
+        case _:
+            return 0.0, 0.0
+
+
+def network_of(model: Model) -> Network:
+    """The network a model runs, as far as the recipe tells."""
+    return (model.weights.network or UNKNOWN) if isinstance(model.weights, Fetched) else model.weights.network
+
+
+def passes(recipe: Work) -> float:
+    """Forward passes that the work costs, a gradient counted in forward passes."""
+    match recipe:
+        case Fetched():
+            return 0.0
+        case Examples(attack=Clean()):
+            return 0.0
+        case Examples():
+            forward, slopes = gradients(recipe.attack)
+            return images_in(recipe) * (forward + slopes * (1 + BACKWARD_TO_INPUT))
+        case Outcomes():
+            share = 0.25 if recipe.stopping.kind == "adaptive" else 1.0
+            return images_in(recipe) * max(1.0, recipe.draws * share)
+        case Trained() | Distilled():
+            training = recipe.training
+            images = images_in(Examples(data=recipe.data)) - training.validation
+            step = 1 + BACKWARD
+            if training.attack:
+                step += training.attack.steps * training.attack.eot * (1 + BACKWARD_TO_INPUT) + 1 + BACKWARD
+            if isinstance(recipe, Distilled):
+                batches = (recipe.targets == "online") + (training.attack is not None)
+                step += (
+                    batches
+                    * recipe.online_draws
+                    * multiply_adds(network_of(recipe.teacher))
+                    / multiply_adds(recipe.network)
+                )
+            check = gradients(training.validation_attack)[1] * (1 + BACKWARD_TO_INPUT)
+            return training.epochs * (images * step + training.validation * (2 + check))
+
+
+def work_of(recipe: Work) -> float:
+    """Multiply-adds that the work costs."""
+    match recipe:
+        case Examples(source=Model() as source):
+            network = network_of(source)
+        case Outcomes(target=target):
+            network = network_of(target)
+        case Trained() | Distilled():
+            network = recipe.network
+        case _:
+            network = UNKNOWN
+    # Small layers leave a processor waiting; an addition per pass says so.
+    return passes(recipe) * (multiply_adds(network) + 2e6)
+
+
+class Rates:
+    """Multiply-adds a second on this machine, learnt from finished tasks, by kind of work."""
+
+    def __init__(self, scratch: Path, device: str) -> None:
+        self.path, self.device = scratch / "rates.json", device
+        self.known: dict[str, float] = {}
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            loaded = json.loads(self.path.read_text())
+            self.known = {k: float(v) for k, v in loaded.items() if isinstance(v, int | float) and v > 0}
+
+    def seconds(self, recipe: Work) -> float:
+        """Estimated seconds of the work."""
+        name = f"{self.device} {type(recipe).__name__}"
+        return work_of(recipe) / self.known.get(name, GUESS["cuda" if self.device == "cuda" else "cpu"])
+
+    def learn(self, recipe: Work, seconds: float, share: float = 1.0) -> None:
+        """A task that did `share` of the recipe's work took this long."""
+        work = work_of(recipe) * share
+        if work <= 0 or seconds < 0.05:
+            return
+        name = f"{self.device} {type(recipe).__name__}"
+        rate = work / seconds
+        self.known[name] = rate if name not in self.known else 0.7 * self.known[name] + 0.3 * rate
+
+    def save(self) -> None:
+        """Keep what was learnt; only estimates depend on it."""
+        with contextlib.suppress(Exception):
+            write(self.path, json.dumps(self.known, indent=1).encode(), lasting=False)

@@ -1,0 +1,1 @@
+"""Suites: a TOML file with every name resolved into recipes."""

@@ -1,0 +1,1 @@
+"""Votes: what judging leaves, and the numbers that are folded from them."""

@@ -1,0 +1,81 @@
+"""Our attacks beside their peers' on a real network and on a classifier whose answer is known."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from oracles import NoisyLinear
+
+from bench.lab.compute.passes import Compute
+from bench.lab.examine.crosscheck import Row, agreed, crosscheck, words
+from bench.lab.images import load
+from bench.lab.streams import Streams
+from bench.lab.weights.fetch import fetch
+from bench.recipes import Fetched
+from bench.votes import intervals
+
+pytest.importorskip("foolbox")
+
+CPU = torch.device("cpu")
+NAMES = [
+    "PGD (ours)",
+    "PGD (torchattacks)",
+    "PGD (foolbox)",
+    "APGD-CE (pyautoattack)",
+    "APGD-CE (torchattacks)",
+]
+
+
+def test_on_a_real_network_every_image_ends_the_same() -> None:
+    """At an eps where about half of the images fall, so that agreement is not trivial."""
+    images = load.load().take(slice(0, 16))
+    source = fetch(Fetched(kind="autoattack-example"), Path())
+    rows = crosscheck(
+        source, load.as_tensor(images.images), torch.from_numpy(images.labels),
+        eps=Fraction(1, 255), step=Fraction(1, 510), steps=3, apgd_steps=3,
+        streams=Streams(0, 0, CPU), compute=Compute(CPU, microbatch=16),
+    )  # fmt: skip
+    assert [row.attack for row in rows] == NAMES
+    assert 0 < rows[0].robust.value < 0.9
+    assert [row.agreement for row in rows[1:3]] == [1.0, 1.0]
+    assert all(row.identical is not None and row.identical >= 0.9 for row in rows[1:3])
+    assert agreed(rows) and "every image ends as with PGD (ours)" in words(rows)
+
+
+def test_on_a_linear_classifier_all_reach_the_closed_form() -> None:
+    source, generator = NoisyLinear(0.0, 2), torch.Generator().manual_seed(4)
+    images = torch.rand(64, 3, 4, 4, generator=generator) * 0.4 + 0.3
+    labels = torch.arange(64) % 2
+    gap = (source.weight[1] - source.weight[0]) * (1 - 2 * labels.unsqueeze(1))
+    robust = (-(images.flatten(1) * gap).sum(1) > 0.01 * gap.abs().sum(1)).double().mean()
+    rows = crosscheck(
+        source, images, labels, eps=Fraction(1, 100), step=Fraction(1, 100), steps=4, apgd_steps=10,
+        streams=Streams(0, 0, CPU), compute=Compute(CPU),
+    )  # fmt: skip
+    assert 0.05 < robust < 0.8
+    assert [row.robust.value for row in rows] == [pytest.approx(float(robust))] * 5
+
+
+def test_a_stochastic_source_is_compared_on_shared_fresh_draws() -> None:
+    source, generator = NoisyLinear(3.0), torch.Generator().manual_seed(4)
+    images, labels = torch.rand(128, 3, 4, 4, generator=generator), torch.arange(128) % 5
+    rows = crosscheck(
+        source, images, labels, eps=Fraction(1, 100), step=Fraction(1, 200), steps=4, apgd_steps=5, draws=8,
+        streams=Streams(0, 0, CPU), compute=Compute(CPU),
+    )  # fmt: skip
+    assert all(row.robust.low < row.robust.value < row.robust.high for row in rows)
+    assert all(row.agreement is not None and 0.8 < row.agreement <= 1 for row in rows[1:3])
+    assert any(row.robust.value * 128 * 8 % 8 for row in rows)  # shares of draws, not of images
+
+
+def test_a_difference_is_called_one() -> None:
+    robust = intervals.share(50, 100)
+    far = Row("B", "A", robust, 0.7, 0.0, intervals.Difference(-0.3, -0.4, -0.2, 1e-6))
+    near = far._replace(difference=intervals.Difference(-0.01, -0.04, 0.02, 0.5))
+    reference = Row("A", "", robust, None, None, None)
+    assert not agreed([reference, far]) and agreed([reference, near])
+    assert "differs, beyond its paired interval, from A" in words([reference, far])
+    assert "agrees, within its paired interval, with A" in words([reference, near])

@@ -1,0 +1,193 @@
+"""The shipped leaderboard, and what is said of a model beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_votes import labels_of, votes_from
+
+from bench.report import leaderboard as baselines
+from bench.report.leaderboard import Ours, compare, leaderboard, ours, place, words
+from bench.suite.reader import load
+from bench.votes.numbers import Number
+from bench.votes.votes import Votes
+
+
+def deterministic(n: int, right: int) -> Votes:
+    """One draw each of n images, of which the first `right` are right."""
+    labels = labels_of(np.arange(n))
+    said = np.where(np.arange(n) < right, labels, (labels + 1) % 10)
+    return votes_from(np.eye(10)[said], np.arange(n), 1, 0, claimed=0)
+
+
+def number(value: float, n: int = 10_000, reach: float = 0.01) -> Number:
+    return Number(value, value - reach, value + reach, n, "accuracy")
+
+
+# As RobustBench's page shows them: clean, AutoAttack, best known (external), architecture, venue, extra data.
+PUBLISHED = {
+    "Carmon2019Unlabeled": ("89.69", "59.53", None, "WideResNet-28-10", "NeurIPS 2019", True),
+    "Ding2020MMA": ("84.36", "41.44", None, "WideResNet-28-4", "ICLR 2020", False),
+    "Gowal2021Improving_28_10_ddpm_100m": ("87.50", "63.44", "63.38", "WideResNet-28-10", "NeurIPS 2021", False),
+}
+
+
+@pytest.mark.parametrize("id", PUBLISHED)
+def test_three_named_rows_are_the_published_ones(id: str) -> None:
+    clean, autoattack, external, architecture, venue, extra = PUBLISHED[id]
+    entry = leaderboard().named(id)
+    assert entry is not None
+    assert (f"{100 * entry.clean:.2f}", f"{100 * entry.autoattack:.2f}") == (clean, autoattack)
+    assert (None if entry.external is None else f"{100 * entry.external:.2f}") == external
+    assert (entry.architecture, entry.venue, entry.extra_data) == (architecture, venue, extra)
+    line = next(line for line in compare([]).splitlines() if f"| {id} |" in line)
+    robust = external or autoattack
+    extra_words = "yes" if extra else "no"
+    at = leaderboard().rank(id)
+    assert line == f"| {at} | {id} | {architecture} | {extra_words} | {venue} | {clean} | {autoattack} | {robust} |"
+
+
+def test_every_number_is_the_shipped_files() -> None:
+    raw = json.loads(baselines.FILE.read_text("utf-8"))["models"]
+    entries = {entry.id: entry for entry in leaderboard().entries}
+    assert len(raw) == len(entries) == 99
+    for model in raw:
+        entry = entries[model["id"]]
+        assert entry.clean == pytest.approx(float(model["clean_acc"]) / 100, abs=1e-12)
+        assert entry.autoattack == pytest.approx(float(model["autoattack_acc"]) / 100, abs=1e-12)
+    assert sum(1 for entry in entries.values() if entry.architecture.startswith("WideResNet-28-")) == 23
+    assert all("<" not in entry.venue for entry in entries.values())
+
+
+def test_the_leaderboard_is_sorted_by_the_best_known_attack() -> None:
+    board = leaderboard()
+    assert [entry.robust for entry in board.entries] == sorted((e.robust for e in board.entries), reverse=True)
+    kang = board.named("Kang2021Stable")
+    assert kang is not None and kang.robust == pytest.approx(0.642) and kang.unreliable
+
+
+def test_place_of_a_published_model_is_its_own() -> None:
+    board = leaderboard()
+    for entry in board.entries:
+        assert place(entry.clean, entry.robust) <= board.rank(entry.id)
+    carmon = board.named("Carmon2019Unlabeled")
+    assert carmon is not None and place(carmon.clean, carmon.robust) == board.rank("Carmon2019Unlabeled")
+    assert (place(1, 1), place(0, 0)) == (1, 100)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_more_robust_is_never_placed_later(clean: float, a: float, b: float) -> None:
+    assert place(clean, max(a, b)) <= place(clean, min(a, b))
+
+
+def test_what_is_said_of_a_deterministic_model() -> None:
+    model = Ours("Student", "WideResNet-28-4", number(0.8), number(0.42, 1000), number(0.46), "standard")
+    text = compare([model])
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    mine = next(i for i, line in enumerate(table) if "**Student**" in line)
+    assert "Hendrycks2019Using" in table[mine - 1] and "Ding2020MMA" in table[mine + 1]
+    said = "\n".join(words(model))
+    assert "place 83 of 100" in said
+    assert "judged on 1,000 of the 10,000 images" in said
+    assert "AutoAttack leaves 4.0 points less than PGD-10 (42.0 against 46.0 %)" in said
+    assert "randomised" not in said
+
+
+def test_what_is_said_of_a_randomised_model() -> None:
+    model = Ours("CNI", "WideResNet-28-4", number(0.85), number(0.4), None, "rand", number(0.3), stochastic=True)
+    said = "\n".join(words(model))
+    assert "admits deterministic models only" in said
+    assert "AutoAttack itself saw 30.0 %" in said and "fresh draws" in said
+
+
+def test_without_autoattack_there_is_no_rank_but_a_bound() -> None:
+    model = Ours("Teacher", "WideResNet-28-4", number(0.85), None, number(0.6))
+    assert "| **Teacher**" not in compare([model])
+    assert "the best it could have" in words(model)[0]
+    assert "no place" in words(Ours("Half", "x", number(0.8), None, None))[0]
+
+
+def test_a_rejudged_model_is_held_against_its_own_row() -> None:
+    good = Ours("C", "w", number(0.8969), number(0.60), None, "standard", baseline="Carmon2019Unlabeled")
+    said = "\n".join(words(good))
+    assert "clean 89.69 % (88.7 to 90.7) recorded, 89.69 % on the leaderboard: +0.00 points, inside" in said
+    assert "+0.47 points, inside its interval" in said
+    assert "outside" in "\n".join(words(good._replace(autoattack=number(0.5, reach=0.001))))
+
+
+SUITE = """
+[datasets.test]
+split = "test"
+stop = 4
+[attacks.aa]
+kind = "autoattack"
+name = "standard"
+[attacks.weaker]
+kind = "autoattack"
+name = "standard"
+eps = "4/255"
+[attacks.pgd10]
+kind = "pgd"
+[weights.carmon]
+kind = "robustbench"
+name = "Carmon2019Unlabeled"
+[weights.example]
+kind = "autoattack-example"
+[models.carmon]
+weights = "carmon"
+[models.example]
+weights = "example"
+[tables.t]
+rows = ["carmon", ["example", "carmon"]]
+columns = ["clean", "pgd10", "aa", "weaker"]
+"""
+
+
+def test_a_suites_own_numbers_are_found_at_the_right_eps_and_white_box(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(SUITE)
+    suite = load(tmp_path / "s.toml")
+    right = {"clean": 4, "pgd10": 2, "aa": 1, "weaker": 3}
+    record: dict[str, Votes] = {}
+    for cell in suite.cells():
+        if cell.source in (None, "carmon"):
+            record[cell.outcomes.key] = deterministic(4, right[cell.attack])
+        else:
+            record.setdefault(cell.outcomes.key, deterministic(4, 0))  # transfer: must not be taken
+    (found,) = ours(suite, lambda outcomes: record.get(outcomes.key))
+    assert (found.name, found.architecture, found.baseline) == ("carmon", "WideResNet-28-10", "Carmon2019Unlabeled")
+    assert found.clean and found.pgd and found.autoattack
+    assert (found.clean.value, found.pgd.value, found.autoattack.value) == (1.0, 0.5, 0.25)
+    assert ours(suite, lambda outcomes: None) == [] and "nothing of ours" in compare([])
+
+
+def test_the_shipped_file_is_the_one_that_was_fetched() -> None:
+    digest = hashlib.sha256(baselines.FILE.read_bytes()).hexdigest()
+    assert digest == "2df5f53f388534e09223d9b9c2c654c54d3661473c821168eef9424e413ba744"
+    assert "78fcc9e (2025-03-31)" in leaderboard().source
+    readme = (baselines.FILE.parent / "README.md").read_text("utf-8")
+    assert "78fcc9e, 2025-03-31" in readme
+
+
+def test_it_needs_no_torch() -> None:
+    code = "import sys, bench.report.leaderboard as b; b.compare([]); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_the_suite_of_robustbench_cites_the_shipped_leaderboard() -> None:
+    path = Path(__file__).parents[2] / "suites" / "robustbench.toml"
+    for scale in ("full", "quick"):
+        suite = load(path, scale)
+        table = suite.tables["robustbench"]
+        for row, cited in zip(table.rows, table.paper, strict=True):
+            entry = leaderboard().named(suite.models[row.target].label)
+            assert entry is not None and suite.models[row.target].weights.name == entry.id  # type: ignore[union-attr]
+            robust = round(100 * entry.autoattack, 2) if scale == "full" else ""
+            assert cited == (round(100 * entry.clean, 2), "", robust)

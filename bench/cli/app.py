@@ -112,7 +112,7 @@ def execute(
     from bench.run.runner import Counts, run
     from bench.run.session import planned
     from bench.store.cost import Rates
-    from bench.store.machine import gpus
+    from bench.store.machine import kind
     from bench.store.plan import refuse_stale
 
     console = screen(quiet)
@@ -122,8 +122,7 @@ def execute(
     if not plan.order:
         return Counts(0, 0, 0)
     preflight(plan.order)
-    device = "cuda" if session.settings.device.startswith("cuda") or gpus() else "cpu"
-    rates = Rates(session.store.scratch, device)
+    rates = Rates(session.store.scratch, kind(session.settings.device))
     estimate = sum(rates.seconds(recipe) for recipe in plan.order)
     console.print(f"to make: {len(plan.order)} records, about {clock(estimate)} on this machine", highlight=False)
     display = Display(plan, session.names, rates, console, quiet, session.settings.stop_at)

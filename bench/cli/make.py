@@ -137,10 +137,10 @@ def record(
     from bench.run import slots as steps
     from bench.run.session import open_suite
     from bench.store.cost import Rates
-    from bench.store.machine import gpus
+    from bench.store.machine import kind
 
     session = open_suite(suite, scale, None, settings(root, device, data_root, batch, slot))
-    rates = Rates(session.store.scratch, "cuda" if gpus() and device != "cpu" else "cpu")
+    rates = Rates(session.store.scratch, kind(device))
     made = steps.steps(session, rates)
     faults(session, screen(quiet))
 

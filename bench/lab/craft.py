@@ -13,7 +13,7 @@ from bench.lab.attacks.view import AttackError
 from bench.lab.compute.passes import Compute
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier
-from bench.recipes import PGD, Attack, Clean, Peer, Square, Worst
+from bench.recipes import PGD, Attack, Clean, Crafting, Peer, Square, Worst
 
 TOLERANCE = 1e-6
 
@@ -55,7 +55,7 @@ def craft(
 
 
 def _run(
-    attack: PGD | Square | Peer | Worst,
+    attack: Crafting,
     source: Classifier,
     images: Tensor,
     labels: Tensor,
@@ -77,7 +77,7 @@ def _run(
             assert_never(attack)
 
 
-def check(attack: PGD | Square | Peer | Worst, images: Tensor, crafted: Crafted) -> None:
+def check(attack: Crafting, images: Tensor, crafted: Crafted) -> None:
     """AttackError (UserError for a peer's attack) unless what was crafted keeps the attack's own promise."""
     if crafted.images.shape != images.shape or crafted.images.dtype != torch.float32:
         _breach(attack, f"it returned {tuple(crafted.images.shape)} {crafted.images.dtype}")

@@ -1,6 +1,6 @@
 """Recipes: frozen, strict values that say how a number is made; equal recipes have equal keys."""
 
-from bench.recipes.attacks import PGD, Attack, Clean, Eps, Peer, Square, Worst
+from bench.recipes.attacks import PGD, Attack, Clean, Crafting, Eps, Peer, Square, Worst
 from bench.recipes.base import (
     Arguments,
     Arithmetic,
@@ -42,6 +42,7 @@ __all__ = [
     "Arithmetic",
     "Attack",
     "Clean",
+    "Crafting",
     "Data",
     "Distilled",
     "Eps",

@@ -15,9 +15,10 @@ from bench.report.render import render
 from bench.report.tables import TableView, tables
 from bench.run.runner import Counts
 from bench.run.session import Session, open_suite
+from bench.store import machine
 from bench.store.cost import Rates, passes
 from bench.store.disk import write
-from bench.store.machine import gpus, here
+from bench.store.machine import here
 from bench.store.plan import Plan, describe
 from bench.store.tasks import Settings
 from bench.votes.numbers import Number
@@ -174,7 +175,7 @@ def _short(path: Path) -> str:
 
 def planned_text(session: Session, made: Plan, as_json: bool) -> str:
     """What is there, what is missing, and what it would cost, in words or as JSON."""
-    device = "cuda" if gpus() and session.settings.device != "cpu" else "cpu"
+    device = machine.kind(session.settings.device)
     rates = Rates(session.store.scratch, device)
     missing: list[dict[str, Any]] = [
         {

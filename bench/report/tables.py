@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Recipe, Square, Worst
 from bench.store.tasks import images_in
@@ -127,6 +127,8 @@ def access(source: Model | None, target: Model, attack: Attack) -> str:
             pass  # the column says which library's attack it is
         case Worst(attacks=several):
             details.append(f"worst of {len(several)}")
+        case _:
+            assert_never(attack)
     if source.sigma != target.sigma:
         details.append(f"attacked at sigma {float(source.sigma):g}")
     return f"white-box ({', '.join(details)})" if details else "white-box"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench import UserError, nearest
 from bench.recipes import Examples, Outcomes, Weights, Work
 from bench.store.disk import write, writing
-from bench.store.machine import gpus
+from bench.store.machine import kind
 from bench.store.plan import Plan, everything, plan
 from bench.store.records import Damaged, Record, Store
 from bench.store.tasks import Settings
@@ -124,10 +124,17 @@ class Session:
         found = {}
         for name, entry in self.suite.models.items():
             path = self.folder / "diagnosis" / f"{name}.json"
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            try:
                 said = json.loads(path.read_text("utf-8"))
                 if said["model"] == entry.model.key:
                     found[name] = [{field: str(one[field]) for field in FINDING} for one in said["findings"]]
+            except FileNotFoundError:
+                continue  # never diagnosed
+            except (OSError, ValueError, KeyError, TypeError):
+                # What it said is lost, and it may have been a mark: the number is not shown as if it had none.
+                figure = f"{path.name} cannot be read: what it found of this model is not known"
+                advice = f"diagnose it again: python -m bench diagnose {self.suite.path.name} {name}"
+                found[name] = [dict(zip(FINDING, ("diagnosis", figure, "suspicious", advice), strict=True))]
         return found
 
     def diagnosed(self, model: str, findings: list[dict[str, str]]) -> None:
@@ -168,7 +175,7 @@ def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) ->
     for name, about in declared.items():
         if not about.gpu:
             continue
-        if settings.device != "cpu" and gpus():
+        if kind(settings.device) == "cuda":
             return Session(load(path, name, limit), store, settings, "this machine has a GPU")
         session = Session(load(path, name, limit), store, settings, "all it needs is recorded here")
         if not plan([cell.outcomes for cell in session.suite.cells()], store).order:

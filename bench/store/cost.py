@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import assert_never
 
-from bench.recipes import PGD, Clean, Distilled, Examples, Fetched, Model, Network, Outcomes, Peer, Square
+from bench.recipes import PGD, Attack, Clean, Distilled, Examples, Fetched, Model, Network, Outcomes, Peer, Square
 from bench.store.disk import write
 
 from bench.recipes import Trained, Work, Worst  # isort: skip
@@ -33,7 +34,7 @@ def multiply_adds(network: Network) -> float:
     return float(total + channels * network.classes)
 
 
-def gradients(attack: object) -> tuple[float, float]:
+def gradients(attack: Attack) -> tuple[float, float]:
     """Forward passes and gradients to the input that an attack costs for one image."""
     match attack:
         case PGD():
@@ -52,8 +53,10 @@ def gradients(attack: object) -> tuple[float, float]:
                 return whole[attack.name]
             steps = attack.arguments.get("steps", 1 if attack.name == "FGSM" else 20)
             return 10.0, float(steps if isinstance(steps, int) else 20)
-        case _:
+        case Clean():
             return 0.0, 0.0
+        case _:
+            assert_never(attack)
 
 
 def network_of(model: Model) -> Network:

@@ -1,4 +1,5 @@
-"""Whether this machine has a GPU, asked of the driver alone so that no plan waits for torch."""
+"""This machine: its processor, whether it has a GPU (asked of the driver alone, so that no plan waits for torch), and
+which of them a run uses."""
 
 from __future__ import annotations
 
@@ -23,6 +24,11 @@ def gpus() -> int:
         return 0
 
 
+def kind(device: str) -> str:
+    """What a run with `--device DEVICE` computes on, "cpu" or "cuda": the one place that answers it."""
+    return "cuda" if device.startswith("cuda") or (device == "auto" and gpus()) else "cpu"
+
+
 def processor() -> str:
     """The CPU's name as the system gives it."""
     with contextlib.suppress(OSError):
@@ -35,7 +41,7 @@ def processor() -> str:
 
 def here(device: str = "auto") -> str:
     """What manifests made on this machine name as their device: the first GPU's name, or the processor's."""
-    if device == "cpu" or not gpus():
+    if kind(device) == "cpu" or not gpus():
         return processor()
     driver, name, handle = ctypes.CDLL("libcuda.so.1"), ctypes.create_string_buffer(256), ctypes.c_int()
     if driver.cuDeviceGet(ctypes.byref(handle), 0) or driver.cuDeviceGetName(name, 256, handle):

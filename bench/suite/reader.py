@@ -10,16 +10,16 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from bench import UserError, nearest, recipes
-from bench.recipes import Clean, Data, Fetched, Noise, Recipe, Trained
+from bench.recipes import Clean, Crafting, Data, Fetched, Noise, Recipe, Trained
 from bench.suite.cells import Suite
-from bench.suite.schema import AnyAttack, Claim, Entry, Figure, Header, Ladder, Protocol, Scale, Table
+from bench.suite.schema import Claim, Entry, Figure, Header, Ladder, Protocol, Scale, Table
 
 LARGEST, DEEPEST, MOST_TOLD = 4 << 20, 64, 100
 PARTS: dict[str, tuple[type[Recipe], ...]] = {
     "datasets": (Data,),
     "networks": (recipes.Network,),
     "noises": (Noise,),
-    "attacks": get_args(AnyAttack),
+    "attacks": (Clean, *get_args(Crafting)),
     "optimisers": (recipes.Optimiser,),
     "schedules": (recipes.Schedule,),
     "trainings": (recipes.Training,),

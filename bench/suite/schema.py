@@ -8,13 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.recipes import PGD, Clean, Exact, Natural, Peer, Recipe, Rule, Seed, Square, Unit, Whole, Worst
+from bench.recipes import Exact, Natural, Recipe, Rule, Seed, Unit, Whole
 
 from bench.recipes import Model, Stopping, Weights  # isort: skip
 from bench.recipes.base import Arithmetic
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
-AnyAttack = Clean | PGD | Square | Peer | Worst
 NumberKind = Literal["auto", "accuracy", "expected", "vote", "soft", "claimed"]
 
 

@@ -78,7 +78,7 @@ def test_curves_card_and_provenance(photos: Images, tmp_path: Path) -> None:
     assert all(0 <= row["attacked"] <= 1 and 0 <= row["clean"] <= 1 and row["loss"] > 0 for row in rows)
     assert result["loss"] == rows[-1]["loss"] and result["epochs"] == 2
     # One attack step and two halves in ten steps of sixteen images.
-    assert result["forwards"] == result["backwards"] == 10 * 16 * 3
+    assert result["forward_passes"] == result["backward_passes"] == 10 * 16 * 3
     card = (tmp_path / "out" / "model.toml").read_text()
     assert recipe.key in card and "[recipe.training.attack]" in card
     assert any(text.startswith("epoch 2 of 2: loss") for text in told)
@@ -301,7 +301,7 @@ def test_cached_and_online_teaching_run_and_differ(photos: Images, tmp_path: Pat
     result = run(distilled(targets="online", online_draws=2), photos, tmp_path / "online", teacher=teacher)
     assert not same_weights(tmp_path / "cached", tmp_path / "online")
     # Five steps of sixteen: an attack step, two halves, and two draws of the teacher on each half.
-    assert result["forwards"] == 5 * 16 * (1 + 2 + 2 * 2)
+    assert result["forward_passes"] == 5 * 16 * (1 + 2 + 2 * 2)
 
 
 def test_a_student_learns_its_teachers_probabilities(photos: Images, tmp_path: Path) -> None:

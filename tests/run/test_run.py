@@ -26,7 +26,7 @@ from bench.report.publish import publish
 from bench.run.engines import start
 from bench.run.engines.local import Workers
 from bench.run.runner import Runner
-from bench.run.session import planned
+from bench.run.session import FINDING, planned
 from bench.store.cost import Rates
 from bench.store.plan import refuse_stale
 from bench.store.records import Store
@@ -466,3 +466,23 @@ def test_a_training_that_pauses_with_nothing_else_to_do_pauses_the_run(whole: Pa
         go(tmp_path, stop_at=time.time())
     assert go(tmp_path).tasks == TASKS
     assert result(tmp_path) == result(whole)
+
+
+def test_a_damaged_diagnosis_is_a_mark_and_never_silence(copy: Path):
+    """A diagnosis that could not be read was skipped, and its "suspicious" with it."""
+    opened = session(copy)
+    good = dict(zip(FINDING, ("c", "f", "suspicious", "a"), strict=True))
+    opened.diagnosed("cni", [good])
+    assert opened.findings() == {"cni": [good]}
+    (opened.folder / "diagnosis" / "cni.json").write_text("{")
+    (found,) = opened.findings()["cni"]
+    assert (
+        found["verdict"] == "suspicious" and "cannot be read" in found["figure"] and "bench diagnose" in found["advice"]
+    )
+
+
+def test_trained_weights_say_what_they_cost(whole: Path):
+    """Training counted its passes under other names than the manifest's, which said 0."""
+    for manifest in (whole / ".bench" / "weights").glob("*/*/manifest.json"):
+        about = json.loads(manifest.read_text())["provenance"]
+        assert about["forward_passes"] > 0 and about["backward_passes"] > 0

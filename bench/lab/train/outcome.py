@@ -28,8 +28,8 @@ def write(
     provenance: dict[str, Any] = {
         "seconds": round(seconds, 3),
         "images_per_second": round(steps * training.batch / max(seconds, 1e-9), 2),
-        "forwards": compute.forwards + stepper.taught.forwards,
-        "backwards": compute.backwards,
+        "forward_passes": compute.forwards + stepper.taught.forwards,
+        "backward_passes": compute.backwards,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "precision": compute.precision,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench import UserError
 from bench.lab.attacks import Crafted
-from bench.lab.attacks.view import AttackError
+from bench.lab.attacks.view import AttackError, View
 from bench.lab.craft import check, craft
 from bench.models.classifier import Classifier, Plain
 from bench.models.smoothing import Smoothed
@@ -109,6 +109,9 @@ def test_worst_chooses_by_expected_loss_for_each_image() -> None:
     attack = Worst(attacks=(still, moved), selection=16)
     crafted = craft(attack, Smoothed(model, 0.05), images, labels, streams(), compute())
     assert ((crafted.images != images).flatten(1).any(1)).float().mean() > 0.9
+    # and on other draws than those that chose, the chosen ones are right less often than what stood still
+    view = View(Smoothed(model, 0.05), images.shape, streams(), compute())
+    assert view.right(crafted.images, labels, 64).mean() < view.right(images, labels, 64).mean() - 0.1
 
 
 def test_a_mode_left_changed_and_an_input_written_to_are_breaches() -> None:

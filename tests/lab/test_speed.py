@@ -1,7 +1,7 @@
 """The comparison of speeds: races whose outcome is known, work that is the same, and a whole small run."""
 
 import json
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from bench import UserError
 from bench.lab.speed import measure
+from bench.lab.speed import race as racing
 from bench.lab.speed.contestants import Way, looped, pgd, rivals, seen
 from bench.lab.speed.race import bare, race
 from bench.lab.speed.scaling import growth, slope
@@ -29,14 +30,17 @@ def linear():
     return Plain(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), 10).eval().requires_grad_(False)
 
 
-def test_a_race_tells_who_is_faster_and_whose_answers_differ():
+def test_a_race_tells_who_is_faster_and_whose_answers_differ(monkeypatch):
+    """On a clock that only the contestants move, so that a busy machine decides nothing."""
+    now = [0.0]
+    monkeypatch.setattr(racing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     model = linear()
     images = torch.rand(50, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     labels = model(images).argmax(1)
 
     def sleeper(name, library, seconds, answers):
         def run(images, labels):
-            time.sleep(seconds)
+            now[0] += seconds
             return answers[: len(images)]
 
         return Way(name, library, "float32", run)
@@ -49,13 +53,13 @@ def test_a_race_tells_who_is_faster_and_whose_answers_differ():
     ]
     limits = [sleeper("limit float32", "limit", 0.006, labels)]
     ours, early, slow, cheat = race(ways, limits, images, labels, 5, 4, model=model, device=CPU)
-    assert 2.5 < ours.faster["slow"] < 6 and ours.faster["cheat"] < 0.7 and not slow.faster
+    assert ours.faster["slow"] == pytest.approx(4) and ours.faster["cheat"] == pytest.approx(1 / 3) and not slow.faster
     assert ours.faster["slow"] < early.faster["slow"]
     # four passes of 6 ms are the limit of what took 30
-    assert 0.5 < ours.share <= ours.share_of_best < 1.1 and early.share is None
+    assert ours.share == ours.share_of_best == pytest.approx(24 / 30) and early.share is None
     assert (ours.differs, slow.differs, cheat.differs) == (False, False, True)
     assert ours.accuracy[0] == 1 and cheat.accuracy[0] == 0 and len(ours.seconds) == 5
-    assert 50 / 0.06 < ours.rate < 50 / 0.03
+    assert ours.rate == pytest.approx(50 / 0.03)
 
 
 def test_every_way_attacks_within_the_same_ball():

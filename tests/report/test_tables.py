@@ -59,7 +59,17 @@ def test_the_papers_rows_columns_and_values_in_its_order(views):
     assert third.rows[3].heads == ("KD student", "Smoothed CNI")
 
 
+def share_of_winners(scores, labels):
+    """How many images have their label as the class with most, counted class by class."""
+    right = 0
+    for row, label in zip(scores.tolist(), labels.tolist(), strict=True):
+        right += all(row[label] > row[k] for k in range(label)) and all(row[label] >= row[k] for k in range(label, 10))
+    return right / len(labels)
+
+
 def test_a_cell_is_the_fold_of_its_record(views, votes):
+    kinds = {cell.cell.number for view in views for cell in cells_of(view)}
+    assert {"accuracy", "expected", "vote", "soft"} <= kinds, "or nothing is tested of them"
     for cell in (cell for view in views for cell in cells_of(view)):
         found = votes[cell.cell.outcomes]
         right = found.prefix[np.arange(300), found.labels].sum() / found.prefix.sum()
@@ -67,6 +77,10 @@ def test_a_cell_is_the_fold_of_its_record(views, votes):
             assert cell.number.value == right
         if cell.cell.number == "expected":
             assert cell.number.value == pytest.approx(right)
+        if cell.cell.number == "vote":
+            assert cell.number.value == share_of_winners(found.counts, found.labels)
+        if cell.cell.number == "soft":
+            assert cell.number.value == share_of_winners(found.probs, found.labels)
         assert cell.number.low < cell.number.value < cell.number.high
         assert cell.number.keys == (cell.cell.outcomes.key,)
         assert cell.difference == pytest.approx(100 * cell.number.value - cell.cell.paper)

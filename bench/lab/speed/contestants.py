@@ -149,7 +149,7 @@ def _apgd(
 
 def judged(model: Classifier, device: torch.device, draws: int, rule: Stopping, precision: str, name: str) -> Way:
     """Our judge's votes."""
-    return Way(name, "bench", precision, partial(votes_of, model, device, draws, rule, precision))
+    return Way(name, "bench", precision, partial(votes_of, model, device, draws, rule, precision=precision))
 
 
 def votes_of(
@@ -157,10 +157,10 @@ def votes_of(
     device: torch.device,
     draws: int,
     rule: Stopping,
-    precision: str,
     images: Tensor,
-    *,
     labels: Tensor,
+    *,
+    precision: str,
 ) -> Votes:
     n = len(images)
     shard = Judged(images, labels, np.arange(n), np.zeros(n, np.float32), np.full(n, -1, np.int8))

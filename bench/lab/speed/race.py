@@ -143,7 +143,7 @@ def right(model: Classifier, device: torch.device, result: Result, labels: Tenso
         return float((result.counts.argmax(1) == labels.cpu().numpy()).mean())
     if result.dim() == 1:
         return float((result == labels).double().mean())
-    votes = votes_of(model, device, SCORED, Stopping(), "float32", result, labels=labels)
+    votes = votes_of(model, device, SCORED, Stopping(), result, labels, precision="float32")
     return float(votes.counts[np.arange(len(labels)), labels.cpu().numpy()].sum() / votes.drawn.sum())
 
 

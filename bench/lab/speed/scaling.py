@@ -41,7 +41,7 @@ def growth(
 
     def vote(count: int) -> Callable[[], object]:
         target = model.noisy or model.plain
-        return lambda: votes_of(target, device, count, Stopping(), "float32", pixels[:least], labels=labels[:least])
+        return lambda: votes_of(target, device, count, Stopping(), pixels[:least], labels[:least], precision="float32")
 
     curves = {
         "images": {n: attack(model.plain, n, 10) for n in images},

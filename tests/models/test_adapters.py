@@ -93,7 +93,7 @@ def test_the_suite_names_models_that_robustbench_has() -> None:
     suite = load(Path(__file__).parents[2] / "suites" / "robustbench.toml", "full")
     with robustbench.imported() as utils:
         zoo = utils.all_models[utils.BenchmarkDataset("cifar10")][utils.ThreatModel("Linf")]
-    assert {build.name for weights in suite.weights.values()} <= set(zoo)
+    assert {weights.name for weights in suite.weights.values()} <= set(zoo)
 
 
 def test_robustbench_reads_a_file_from_anywhere_and_checks_its_hash(tmp_path: Path) -> None:

@@ -220,7 +220,8 @@ def test_a_link_out_of_a_record_is_not_followed(tmp_path: Path):
 
 def child(code: str, *words: str) -> subprocess.Popen[str]:
     """A process that runs `code` with this module's names at hand."""
-    start = "import sys; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/tests', sys.argv[1] + '/tests/store']\nfrom test_store import *\n"
+    start = "import sys; top = sys.argv[1]; sys.path[:0] = [top, top + '/tests', top + '/tests/store']\n"
+    start += "from test_store import *\n"
     command = [sys.executable, "-c", start + code, str(ROOT), *words]
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

@@ -21,7 +21,7 @@ from bench.store.plan import plan
 from bench.suite.schema import Ladder
 from bench.votes.numbers import Number
 
-COUNTS = [1, 2, 8, 2]  # records: the teacher; its outputs and the student; the cells; the certificate
+COUNTS = [1, 2, 7, 2]  # the teacher; its outputs and the student; five outcomes of two attacks; a certificate
 
 SMOOTHED = """
 [models.blurred]

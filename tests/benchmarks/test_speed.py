@@ -23,9 +23,10 @@ from bench.lab.compute.passes import keep_memory, laid_out
 from bench.lab.craft import craft
 from bench.lab.judge import Judged, judge
 from bench.lab.speed.contestants import PRECISIONS, Way, judged, looped, pgd, rivals, suited
-from bench.lab.speed.measure import Subjects, images_of, subjects
+from bench.lab.speed.measure import images_of
 from bench.lab.speed.race import Row, clock, limit, race
 from bench.lab.speed.scaling import growth, slope
+from bench.lab.speed.subjects import Subjects, subjects
 from bench.lab.streams import Streams
 from bench.models.classifier import Plain
 from bench.models.smoothing import Smoothed

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from bench.lab.compute.compiling import compiler
 from bench.lab.train import Options
-from bench.lab.train.loop import _compile
 from bench.lab.train.step import Stepper
 from bench.lab.weights import build
 from bench.models.classifier import Classifier
@@ -86,7 +85,7 @@ def test_an_adversarial_training_step_is_faster_than_the_textbooks(threads: int)
     theirs = textbook(build.build(recipe).to(DEVICE).requires_grad_(True), images, labels)
     stepper = Stepper(recipe, build.build(recipe), None, 1000, DEVICE, "bfloat16", note=print)
     if GPU and compiler():
-        _compile(stepper)
+        compile_passes(stepper)
     ours_images = images.contiguous(memory_format=torch.channels_last)
     times: dict[str, list[float]] = {"ours": [], "textbook": []}
     steps: dict[str, Callable[[], object]] = {

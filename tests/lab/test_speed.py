@@ -11,7 +11,7 @@ from oracles import CPU
 from torch import nn
 
 from bench import UserError
-from bench.lab.speed import measure
+from bench.lab.speed import measure, subjects
 from bench.lab.speed import race as racing
 from bench.lab.speed.contestants import Way, looped, pgd, rivals, seen
 from bench.lab.speed.race import bare, race
@@ -79,7 +79,7 @@ def test_every_way_attacks_within_the_same_ball():
 
 
 def test_other_libraries_see_the_plain_layout_and_ours_is_left_alone():
-    model = measure.subjects("wrn-10-1", None, CPU)
+    model = subjects.subjects("wrn-10-1", None, CPU)
     view = seen(model.noisy, CPU)
     kernel = "net.blocks.0.conv1.weight"
     ours, theirs = model.noisy.get_parameter(kernel), view.model.get_parameter(kernel)
@@ -132,17 +132,17 @@ def test_weights_from_a_folder(tmp_path):
     model = build.build(recipe)
     (tmp_path / "mine").mkdir()
     files.save(tmp_path / "mine", model.state_dict(), card={"recipe": summary(recipe)})
-    found = measure.subjects("mine", tmp_path, CPU)
+    found = subjects.subjects("mine", tmp_path, CPU)
     assert found.name == "mine" and found.trained and found.noisy.stochastic and not found.plain.stochastic
     weight = "net.blocks.1.conv2.weight"
     assert torch.equal(found.noisy.get_parameter(weight), model.get_parameter(weight))
     with pytest.raises(UserError, match="no model and no folder of weights"):
-        measure.subjects("nothing", tmp_path, CPU)
+        subjects.subjects("nothing", tmp_path, CPU)
     with pytest.raises(UserError, match="there is no wrn-27-4"):
-        measure.subjects("wrn-27-4", tmp_path, CPU)
+        subjects.subjects("wrn-27-4", tmp_path, CPU)
     (tmp_path / "mine" / "model.toml").write_text('key = "?"\n')
     with pytest.raises(UserError, match="does not say how these weights were made"):
-        measure.subjects("mine", tmp_path, CPU)
+        subjects.subjects("mine", tmp_path, CPU)
 
 
 @settings(deadline=None)
@@ -157,7 +157,7 @@ def test_a_faster_machine_is_given_more_work(rate, more):
 
 def test_costs_grow_in_straight_lines():
     """Seconds against images and steps on a small network: doubled work takes about twice the time."""
-    model = measure.subjects("wrn-10-1", None, CPU)
+    model = subjects.subjects("wrn-10-1", None, CPU)
     for name, (x, seconds) in growth(CPU, model, images=(16, 32, 64), steps=(2, 4, 8), draws=(8, 16, 32)).items():
         assert len(x) == len(seconds) == 3 and min(seconds) > 0, name
         assert 0.3 < slope(x, seconds) < 1.8, name

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import time
-import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,30 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench import UserError
 from bench.lab.compute.compiling import gigaflops
-from bench.lab.compute.passes import keep_memory, laid_out, pick_device
+from bench.lab.compute.passes import keep_memory, pick_device
 from bench.lab.images import load as data
 from bench.lab.speed.contestants import PRECISIONS, Way, judged, looped, pgd, rivals, suited
 from bench.lab.speed.race import Row, clock, limit, race
-from bench.lab.weights import build, files
-from bench.models.classifier import Classifier, Plain
-from bench.models.noise import ColoredNoise, Noisy
-from bench.recipes import PGD, Distilled, Network, Noise, Stopping, Trained, parse
-
-Note = Callable[[str], None]
-
-
-class Subjects(NamedTuple):
-    """The models that work is done on: one network without noise, and with colored noise in its weights.
-
-    `trained` says whether accuracies mean anything.
-    """
-
-    name: str
-    plain: Classifier
-    noisy: Classifier | None
-    trained: bool
+from bench.lab.speed.subjects import Note, Subjects, subjects
+from bench.models.classifier import Classifier
+from bench.recipes import PGD, Stopping
 
 
 class Sizes(NamedTuple):
@@ -83,54 +66,6 @@ def speed(
     place = pick_device(device)
     keep_memory(place)  # as a run does; the other libraries have it too
     return measure(subjects(model, root, place), place, sizes, note)
-
-
-def subjects(model: str, root: Path | None, device: torch.device) -> Subjects:
-    """The models called `model`, as `speed` explains it."""
-    if model == "resnet18":
-        from bench.models.adapters import autoattack_example
-
-        loaded = autoattack_example.load()
-        plain: Classifier = Plain(loaded.net, loaded.classes)
-        return Subjects("ResNet-18 without defence (pyautoattack's example)", _ready(plain, device), None, True)
-    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", model):
-        try:
-            network = Network(depth=int(match[1]), width=int(match[2]))
-        except ValueError:
-            raise UserError("--model", f"there is no {model}", "a depth is 6 n + 4, as in wrn-28-4") from None
-        recipe: Trained | Distilled = Trained(network=network, noise=Noise())
-        return of(f"WRN-{match[1]}-{match[2]}, untrained", build.build(recipe), False, device)
-    folder = (root or Path()) / model
-    if not (folder / files.CARD).is_file():
-        fix = "write wrn-28-4, resnet18, or a folder with model.toml"
-        raise UserError("--model", f"{model!r} is no model and no folder of weights", fix)
-    try:
-        found = parse(tomllib.loads((folder / files.CARD).read_text(encoding="utf-8")).get("recipe"))
-        if not isinstance(found, Trained | Distilled):
-            raise ValueError("not weights of ours")
-    except ValueError as error:  # a broken TOML's too
-        what = f"it does not say how these weights were made: {error}"
-        raise UserError(str(folder / files.CARD), what, "fetch or make them anew") from None
-    return of(folder.name, build.build(found, files.load(folder)), True, device)
-
-
-def of(name: str, model: Classifier, trained: bool, device: torch.device) -> Subjects:
-    """A network with and without colored noise, whichever of the two `model` is."""
-    if isinstance(model, Noisy):
-        plain = Plain(model.net, model.classes)
-        return Subjects(name, _ready(plain, device), _ready(model, device), trained)
-    if not isinstance(model, Plain):
-        return Subjects(name, _ready(model, device), None, trained)
-    noise = ColoredNoise(model.net, generator=torch.Generator().manual_seed(0))
-    return Subjects(name, _ready(model, device), _ready(Noisy(model.net, noise, model.classes), device), trained)
-
-
-def _ready(model: Classifier, device: torch.device) -> Classifier:
-    model = model.to(device).eval().requires_grad_(False)
-    laid_out(model)
-    if isinstance(model, Noisy):
-        model.settle()
-    return model
 
 
 def measure(

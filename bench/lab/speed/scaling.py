@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from bench.lab.speed.contestants import pgd, votes_of
-from bench.lab.speed.measure import Subjects, images_of, subjects
+from bench.lab.speed.measure import images_of
 from bench.lab.speed.race import clock
+from bench.lab.speed.subjects import Subjects, subjects
 from bench.models.classifier import Classifier
 from bench.recipes import PGD, Stopping
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench import Paused, UserError
 from bench.lab.compute import compiling
@@ -25,6 +21,7 @@ from bench.lab.train.batches import Batches, order
 from bench.lab.train.inputs import Inputs, checked
 from bench.lab.train.optimise import rate
 from bench.lab.train.options import Options, Use
+from bench.lab.train.settings import compile_passes, fingerprint, net_of, settings
 from bench.lab.train.step import Stepper
 from bench.lab.weights import build
 from bench.models.classifier import Classifier
@@ -62,7 +59,7 @@ def train(
     """
     options = options or Options()
     inputs = checked(recipe, images, labels, teacher, targets)
-    with _settings(device, options.exact):
+    with settings(device, options.exact):
         return _Run(recipe, inputs, teacher, device, state_dir, options).finish(out)
 
 
@@ -97,11 +94,11 @@ class _Run:
         self.at, self.rows, self.spent = 0, list[dict[str, Any]](), 0.0
         self.kept = -1  # the step of the last state on the disk
         self.compiled = self._compiles()
-        self.inputs = _fingerprint(inputs, teacher)
+        self.inputs = fingerprint(inputs, teacher)
         self._restore()
         self.begun = self.saved = time.monotonic()
         if self.compiled:
-            _compile(self.stepper)
+            compile_passes(self.stepper)
 
     def finish(self, out: Path) -> dict[str, Any]:
         """Train to the end and write what comes out."""
@@ -229,7 +226,7 @@ class _Run:
         attack, seen = self.recipe.training.attack, float(self.total * self.recipe.training.batch)
         steps = attack.steps * attack.eot if attack is not None and self.stepper.perturbed > 0 else 0
         halves = (self.stepper.perturbed > 0) + (self.stepper.perturbed < 1)
-        work = compiling.gigaflops(_net(self.stepper.shown))
+        work = compiling.gigaflops(net_of(self.stepper.shown))
         return compiling.repays(seen * steps, seen * halves, work, self.device.type, compiling.compiler())
 
     @property
@@ -240,42 +237,3 @@ class _Run:
         self.options.progress(self.at, self.total, message)
 
 
-def _net(model: nn.Module) -> nn.Module:
-    """The network inside a classifier, without its noise."""
-    inner = model.base if hasattr(model, "base") else model
-    net = inner.net  # type: ignore[union-attr]
-    assert isinstance(net, nn.Module)
-    return net
-
-
-def _compile(stepper: Stepper) -> None:
-    """Compile the network's forward pass in both roles; the pass backward follows from it."""
-    for model in (stepper.core, stepper.attacked):
-        net = _net(model)
-        net.forward = torch.compile(net.forward, dynamic=False)
-
-
-def _fingerprint(inputs: Inputs, teacher: Classifier | None) -> str:
-    """SHA-256 over images, labels, targets and the teacher's weights, in their order: what a state depends on."""
-    digest = hashlib.sha256()
-    taught = [] if teacher is None else list(teacher.state_dict().values())
-    for tensor in (inputs.images, inputs.labels, inputs.targets, *taught):
-        if tensor is not None:
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-@contextmanager
-def _settings(device: torch.device, exact: bool) -> Iterator[None]:
-    """PyTorch's global switches for a training, put back afterwards."""
-    before = torch.are_deterministic_algorithms_enabled()
-    try:
-        if exact:
-            torch.use_deterministic_algorithms(True)
-        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=not exact, deterministic=exact)
-        with cudnn, warnings.catch_warnings():
-            # Tracing looks at the gradients of noisy weights, which are no leaves and have none.
-            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from bench.lab.compute.compiling import compiler
 from bench.lab.train import Options
+from bench.lab.train.settings import compile_passes
 from bench.lab.train.step import Stepper
 from bench.lab.weights import build
 from bench.models.classifier import Classifier

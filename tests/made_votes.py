@@ -13,7 +13,6 @@ from bench.suite.cells import Suite
 from bench.suite.reader import load
 from bench.votes.votes import Votes
 
-PREFIX = 16
 SUITE = Path(__file__).parent.parent / "suites" / "paper.toml"
 
 
@@ -28,7 +27,7 @@ def pinned(scale: str) -> Suite:
         name: suite.datasets[name].model_copy(update={"stop": n}) for name, n in (("test", images), ("subset", few))
     }
     models = {
-        name: entry.model_copy(update={"draws": draws, "samples": samples, "stopping": "fixed"})
+        name: entry.model_copy(update={"draws": draws, "samples": samples, "stopping": "fixed", "infinite": False})
         for name, entry in suite.models.items()
     }
     return suite._replace(
@@ -62,24 +61,23 @@ def votes_from(
     shards = (np.arange(n) // shard).astype(np.int32)
     cumulative = chances.cumsum(1)
     counts = np.zeros((n, classes), np.int64)
-    prefix = np.zeros_like(counts)
-    draw_right = np.zeros((shards.max() + 1, min(draws, PREFIX)), np.int32)
+    draw_right = np.zeros((shards.max() + 1, draws), np.int32)
     for draw in range(draws):
         winner = (rng.random(n)[:, None] > cumulative[:, :-1]).sum(1)
         if shared:
             forced = rng.random(n) < np.abs(rng.normal(0, shared, shards.max() + 1))[shards]
             winner = np.where(forced, labels if rng.random() < 0.5 else (labels + 1) % classes, winner)
         counts[np.arange(n), winner] += 1
-        if draw < draw_right.shape[1]:
-            draw_right[:, draw] = np.bincount(shards, winner == labels, draw_right.shape[0])
-            if draw == draw_right.shape[1] - 1:
-                prefix = counts.copy()
+        draw_right[:, draw] = np.bincount(shards, winner == labels, draw_right.shape[0])
+    probs = 0.5 * counts / draws + 0.5 * chances
     return Votes(
         index=index,
         labels=labels,
         counts=counts.astype(np.uint16),
-        probs=(0.5 * counts / draws + 0.5 * chances).astype(np.float16),
-        prefix=prefix.astype(np.uint16),
+        probs=probs.astype(np.float16),
+        soft=probs.argmax(1).astype(np.uint16),
+        prefix=counts.astype(np.uint16),
+        settled=np.full(n, draws, np.uint16),
         linf=np.full(n, 0.0 if claimed < 0 else 8 / 255, np.float32),
         claimed=np.full(n, claimed, np.int8),
         shard=shards,

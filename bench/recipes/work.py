@@ -9,7 +9,7 @@ meaning changes.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -102,6 +102,7 @@ class Model(Recipe):
 class Examples(Recipe):
     """Images as an attack on `source` leaves them; clean examples have no source and seed 0."""
 
+    rev: ClassVar[int] = 2  # a float32 head; candidates chosen by error rate; AutoAttack's iterate on noisy sources
     data: Data = Data()
     source: Model | None = None
     attack: Attack = Clean()
@@ -119,17 +120,21 @@ class Examples(Recipe):
 class Stopping(Recipe):
     """When an image's draws end: all of them ("fixed"), or once `rule`'s winner is settled ("adaptive").
 
-    `alpha` is the error level for each image of the anytime-valid test (bench/votes/stopping.py).
+    `alpha` is the error level for each image of the anytime-valid test (bench/votes/stopping.py). With `infinite` an
+    image goes on, up to all draws, until the vote of infinitely many draws is settled too, at the same level.
     """
 
+    late: ClassVar[frozenset[str]] = frozenset({"infinite"})
     kind: Literal["fixed", "adaptive"] = "fixed"
     rule: Rule = "vote"
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-3
+    infinite: bool = False
 
 
 class Outcomes(Recipe):
     """The votes of `target` over `draws` fresh draws on examples; `iterate` picks an attack step's images."""
 
+    rev: ClassVar[int] = 2  # a float32 head; all draws of a fixed number count; the soft winner is stored
     examples: Examples
     target: Model
     draws: Annotated[int, Field(ge=1, le=65535)] = 1

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.recipes import Clean, Outcomes
 from bench.report.draw import CLASSES
-from bench.report.tables import About, CellView, Lookup, TableView
+from bench.report.tables import About, CellView, Lookup, TableView, believed
 from bench.suite.cells import Suite
 from bench.suite.writer import toml
 from bench.votes import numbers as folds
-from bench.votes.numbers import Number, fold
+from bench.votes.numbers import Bounds, Number, fold
 from bench.votes.votes import Votes
 
 
@@ -82,7 +80,7 @@ MEANINGS = {
     "expected": "mean probability that one fresh draw is right",
     "vote": "of the class that won most draws; ties go to the lowest",
     "soft": "of the class with the largest mean softmax",
-    "claimed": "what the attack believed it had left, on its own draws",
+    "claimed": "what the attack believed it had left of its source, by single draws of its own",
 }
 
 
@@ -100,7 +98,7 @@ def quantities(suite: Suite, cell: CellView, lookup: Lookup) -> list[tuple[str, 
             what = f"right {times} times in a row, for an attacker who may try so often"
             found.append((f"resubmission, {times} times", folds.resubmission(votes, times), what))
     if not isinstance(outcomes.examples.attack, Clean):
-        found.append(("claimed by the attack", fold(votes, "claimed"), MEANINGS["claimed"]))
+        found.append(("claimed by the attack", believed(outcomes, votes), MEANINGS["claimed"]))
         clean = lookup(suite.outcomes(cell.cell.target, Clean(), data=_data(suite, cell)))  # type: ignore[arg-type]
         if clean is not None:
             kind = cell.cell.number if cell.cell.number != "claimed" else "vote"
@@ -111,8 +109,7 @@ def quantities(suite: Suite, cell: CellView, lookup: Lookup) -> list[tuple[str, 
         for name, one, meaning in found
         if isinstance(one, Number)
     ]
-    if random:
-        bounds = folds.infinite(votes)
+    if random and isinstance(bounds := folds.infinite(votes), Bounds):
         value = f"{100 * bounds.sure:.2f} to {100 * (bounds.sure + bounds.undecided):.2f}"
         meaning = f"of infinitely many draws; {100 * bounds.undecided:.1f} % of the images are undecided"
         lines.append(("infinite-vote accuracy", value, f"{100 * bounds.low:.2f}", f"{100 * bounds.high:.2f}", meaning))
@@ -127,7 +124,7 @@ def _data(suite: Suite, cell: CellView) -> str:
 def images(votes: Votes, kind: str) -> list[list[float | int]]:
     """A row an image: index, label, prediction, the winner's share of its draws, draws, distance x 255."""
     winner = folds.predicted(votes, "soft" if kind == "soft" else "vote")
-    share = votes.counts[np.arange(len(winner)), winner] / votes.drawn
+    share = folds.agreement(votes, winner)
     return [
         [int(i), int(label), int(said), round(float(part), 3), int(draws), round(float(far) * 255, 2)]
         for i, label, said, part, draws, far in zip(

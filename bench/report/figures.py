@@ -15,7 +15,7 @@ from bench.recipes import Fetched, Outcomes
 from bench.suite.cells import Suite
 from bench.suite.figures import Asked, asks, label
 from bench.suite.schema import Figure
-from bench.votes.numbers import Number, correct, fold, predicted
+from bench.votes.numbers import Number, agreement, fold, predicted
 from bench.votes.votes import Votes
 
 Lookup = Callable[[Outcomes], Votes | None]
@@ -82,16 +82,17 @@ def _accuracy(name: str, found: list[tuple[Asked, Votes]]) -> Iterator[Series]:
 
 
 def _draws(name: str, found: list[tuple[Asked, Votes]]) -> Iterator[Series]:
-    """How many draws the images had: the values of the histogram as x, no y."""
+    """After how many draws each image's vote was settled: the values of the histogram as x, no y."""
     for _, votes in found:
-        yield Series(name, tuple(votes.drawn.tolist()), (), (), ())
+        yield Series(name, tuple(votes.settled.tolist()), (), (), ())
 
 
 def _agreement(name: str, found: list[tuple[Asked, Votes]]) -> Iterator[Series]:
     """The winner's share of the draws, apart for images that the vote gets right and wrong."""
     for _, votes in found:
-        agreed = votes.counts.max(1) / votes.drawn
-        right = correct(votes, "vote") > 0
+        winner = predicted(votes, "vote")
+        agreed = agreement(votes, winner)
+        right = winner == votes.labels
         for word, chosen in (("right", right), ("wrong", ~right)):
             yield Series(word, tuple(agreed[chosen].tolist()), (), (), ())
 
@@ -159,7 +160,7 @@ def sheet(suite: Suite, name: str, lookup: Lookup, pictures: Pictures) -> list[t
         if votes is None or images is None:
             continue
         winner = predicted(votes, one.kind)
-        share = votes.counts.max(1) / votes.drawn
+        share = agreement(votes, winner)
         tiles = [
             Tile(before, after, int(votes.labels[i]), int(winner[i]), float(share[i]))
             for i, (before, after) in enumerate(zip(*images, strict=True))

@@ -105,7 +105,16 @@ def number_of(cell: Cell, votes: Votes | None) -> Number | Missing:
     """The cell's number from its record."""
     if votes is None:
         return Missing("no record: not run yet, or stopped before its end")
+    if cell.number == "claimed":
+        return believed(cell.outcomes, votes)
     return fold(votes, cell.number, (cell.outcomes.key,))
+
+
+def believed(outcomes: Outcomes, votes: Votes) -> Number | Missing:
+    """What the attack believed that it left: of its own source, so no number of another target."""
+    if outcomes.examples.source not in (None, outcomes.target):
+        return Missing("what an attack believes is of its own source, not of another target")
+    return fold(votes, "claimed", (outcomes.key,))
 
 
 def access(source: Model | None, target: Model, attack: Attack) -> str:

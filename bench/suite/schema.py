@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,9 +45,11 @@ class Entry(Recipe):
     """A model as a suite names it: weights, input noise, and how its draws become a prediction.
 
     With a `rule` the prediction is the vote of `samples` draws; without one, a stochastic model's
-    accuracy is expected over `draws` fresh draws of each image.
+    accuracy is expected over `draws` fresh draws of each image. `infinite`: adaptive draws go on until the vote of
+    infinitely many is settled too, or `samples` are made.
     """
 
+    late: ClassVar[frozenset[str]] = frozenset({"infinite"})
     weights: Weights
     sigma: Annotated[Exact, Field(ge=0)] = Fraction(0)
     unit: Unit = "pixels"
@@ -56,6 +58,7 @@ class Entry(Recipe):
     draws: Annotated[int, Field(ge=1, le=65535)] = 16
     stopping: Literal["fixed", "adaptive"] = "fixed"
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-3
+    infinite: bool = False
     certify: Certify | None = None
     label: str = ""
     note: str = ""
@@ -64,6 +67,12 @@ class Entry(Recipe):
     def _certifiable(self) -> Entry:
         if self.certify and not self.sigma:
             raise ValueError("certify needs Gaussian input noise: sigma over 0")
+        return self
+
+    @model_validator(mode="after")
+    def _stoppable(self) -> Entry:
+        if self.infinite and not (self.rule and self.stopping == "adaptive"):
+            raise ValueError('infinite needs a rule and stopping = "adaptive": a fixed number of draws is what it is')
         return self
 
     @cached_property
@@ -81,7 +90,7 @@ class Entry(Recipe):
     def judged_stopping(self) -> Stopping:
         if self.stopping == "fixed" or not self.rule or not self.model.stochastic:
             return Stopping()
-        return Stopping(kind="adaptive", rule=self.rule, alpha=self.alpha)
+        return Stopping(kind="adaptive", rule=self.rule, alpha=self.alpha, infinite=self.infinite)
 
     @property
     def number(self) -> str:

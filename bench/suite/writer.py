@@ -48,7 +48,7 @@ def _judged(outcomes: Outcomes, number: str) -> dict[str, Any]:
     stopping = outcomes.stopping
     if stopping.kind == "adaptive":
         how = {"rule": stopping.rule, "stopping": "adaptive", "alpha": stopping.alpha}
-        return how | {"samples": outcomes.draws}
+        return how | ({"infinite": True} if stopping.infinite else {}) | {"samples": outcomes.draws}
     return {"rule": number, "samples": outcomes.draws} if number in ("vote", "soft") else {"draws": outcomes.draws}
 
 

@@ -69,6 +69,8 @@ def fold(votes: Votes, kind: str, keys: tuple[str, ...] = (), level: float = LEV
     did not believe it had fooled. The last four have an exact or score interval over images.
     ValueError for an unknown kind.
     """
+    if kind in ("vote", "soft") and votes.rule not in ("", kind) and (votes.drawn < votes.drawn.max()).any():
+        return Missing(f"its draws ended once the {votes.rule} rule was settled, which does not settle the {kind} rule")
     if kind == "expected":
         often = _right(votes.prefix, votes)
         interval = intervals.expected(often, votes.prefix_draws, votes.shard, votes.draw_right, level)
@@ -96,7 +98,12 @@ def correct(votes: Votes, kind: str) -> Floats:
 
 def predicted(votes: Votes, kind: str) -> NDArray[np.int64]:
     """The class of each image (n,): of the largest mean softmax for "soft", else of most draws."""
-    return np.asarray((votes.probs if kind == "soft" else votes.counts).argmax(1), np.int64)
+    return np.asarray(votes.soft if kind == "soft" else votes.counts.argmax(1), np.int64)
+
+
+def agreement(votes: Votes, winner: NDArray[np.integer[Any]]) -> Floats:
+    """The share (n,) of draws that say `winner` (n,), of the prefix: draws that end where they agree agree too well."""
+    return np.asarray(votes.prefix[np.arange(len(winner)), winner] / votes.prefix_draws, np.float64)
 
 
 def tied(votes: Votes) -> int:
@@ -105,17 +112,17 @@ def tied(votes: Votes) -> int:
     return int((top[:, -1] == top[:, -2]).sum())
 
 
-def infinite(votes: Votes, alpha: float = 1e-3, level: float = LEVEL) -> Bounds:
-    """The accuracy of the vote of infinitely many draws, as far as these draws tell.
+def infinite(votes: Votes, alpha: float = 1e-3, level: float = LEVEL) -> Bounds | Missing:
+    """The accuracy of a randomised model's vote of infinitely many draws, as far as these draws tell.
 
     PPR-1v1 (Jain et al. 2022) settles each image with error at most `alpha`; what is open is
-    undecided and not guessed. The outer interval is the score interval of either end.
+    undecided and not guessed. The outer interval is the score interval of either end. Missing where
+    no image is settled: "0 to 100 %" is no number.
     """
     n = len(votes.labels)
-    if votes.drawn.max() == 1:
-        decided, winner = np.ones(n, bool), votes.counts.argmax(1)
-    else:
-        decided, winner, *_ = ppr(votes.counts, alpha)
+    decided, winner, *_ = ppr(votes.counts, alpha)
+    if not decided.any():
+        return Missing(f"{votes.drawn.max()} draws settle no image's vote of infinitely many")
     sure = int((decided & (winner == votes.labels)).sum())
     open_ = int((~decided).sum())
     low, high = intervals.share(sure, n, level).low, intervals.share(sure + open_, n, level).high

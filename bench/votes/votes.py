@@ -18,23 +18,30 @@ class Votes:
     index (n,) int64: position in the dataset's split; labels (n,) uint16;
     counts (n, classes) uint16: how often each class won a draw (ties within a draw: lowest class);
     probs (n, classes) float16: mean softmax over the draws made;
+    soft (n,) uint16: the class of the largest mean softmax, before it was rounded (ties: lowest class);
     prefix (n, classes) uint16: the counts of the first `prefix_draws` draws, which no stopping rule
-    cuts short (expected accuracy is computed from these);
+    cuts short: all draws of a fixed number (expected accuracy is computed from these);
+    settled (n,) uint16: after how many draws the stopping rule had settled the image: more were only
+    made to learn of infinitely many draws;
     linf (n,) float32: distance to the original image, in [0, 1];
     claimed (n,) int8: 1 if the attack believed it fooled its source, 0 if not, -1 if there was none;
     shard (n,) int32: which images shared their draws;
-    draw_right (shards, prefix_draws) int32: right answers of each shared draw, for the intervals.
+    draw_right (shards, prefix_draws) int32: right answers of each shared draw, for the intervals;
+    rule: "vote" or "soft" where that rule's stopping ended the draws, "" where all were made.
     """
 
     index: NDArray[np.int64]
     labels: NDArray[np.uint16]
     counts: NDArray[np.uint16]
     probs: NDArray[np.float16]
+    soft: NDArray[np.uint16]
     prefix: NDArray[np.uint16]
+    settled: NDArray[np.uint16]
     linf: NDArray[np.float32]
     claimed: NDArray[np.int8]
     shard: NDArray[np.int32]
     draw_right: NDArray[np.int32]
+    rule: str = ""
 
     @property
     def drawn(self) -> NDArray[np.int64]:
@@ -46,11 +53,12 @@ class Votes:
         return int(self.draw_right.shape[1])
 
 
-COLUMNS = ("index", "label", "counts", "probs", "prefix", "linf", "claimed", "shard")
+COLUMNS = ("index", "label", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed", "shard")
+RULES = ("", "vote", "soft")
 
 
 def to_parquet(votes: Votes) -> bytes:
-    """The votes as one Parquet file, a row an image; `draw_right` in the file's metadata."""
+    """The votes as one Parquet file, a row an image; `draw_right` and `rule` in the file's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -67,12 +75,15 @@ def to_parquet(votes: Votes) -> bytes:
         "label": plain(votes.labels, pa.uint16()),
         "counts": lists(votes.counts, pa.uint16()),
         "probs": lists(votes.probs, pa.float16()),
+        "soft": plain(votes.soft, pa.uint16()),
         "prefix": lists(votes.prefix, pa.uint16()),
+        "settled": plain(votes.settled, pa.uint16()),
         "linf": plain(votes.linf, pa.float32()),
         "claimed": plain(votes.claimed, pa.int8()),
         "shard": plain(votes.shard, pa.int32()),
     }
-    table = pa.table(columns).replace_schema_metadata({"bench.draw_right": json.dumps(votes.draw_right.tolist())})
+    about = {"bench.draw_right": json.dumps(votes.draw_right.tolist()), "bench.rule": votes.rule}
+    table = pa.table(columns).replace_schema_metadata(about)
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", version="2.6")
     return sink.getvalue()
@@ -94,7 +105,9 @@ def from_parquet(data: bytes) -> Votes:
         file = pq.ParquetFile(io.BytesIO(data))
         classes = _described(file.schema_arrow, file.metadata.num_rows)
         table = file.read().combine_chunks()
-        draw_right = _draw_right((table.schema.metadata or {}).get(b"bench.draw_right", b""))
+        about = table.schema.metadata or {}
+        draw_right = _draw_right(about.get(b"bench.draw_right", b""))
+        rule = about.get(b"bench.rule", b"?").decode("ascii", "replace")
     except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
         raise ValueError(f"not a votes file: {error}") from None
     n = table.num_rows
@@ -121,8 +134,8 @@ def from_parquet(data: bytes) -> Votes:
         return values(flat).reshape(n, classes[name])
 
     votes = Votes(
-        column("index"), column("label"), lists("counts"), lists("probs"), lists("prefix"), column("linf"),
-        column("claimed"), column("shard"), draw_right,
+        column("index"), column("label"), lists("counts"), lists("probs"), column("soft"), lists("prefix"),
+        column("settled"), column("linf"), column("claimed"), column("shard"), draw_right, rule,
     )  # fmt: skip
     check(votes)
     return votes
@@ -137,7 +150,8 @@ def _described(schema: Any, rows: int) -> dict[str, int]:
     if not 0 <= rows <= MOST_ROWS:
         raise ValueError(f"{rows} rows are more than a record can hold")
     kinds = {"index": pa.int64(), "label": pa.uint16(), "counts": pa.uint16(), "probs": pa.float16(),
-             "prefix": pa.uint16(), "linf": pa.float32(), "claimed": pa.int8(), "shard": pa.int32()}  # fmt: skip
+             "soft": pa.uint16(), "prefix": pa.uint16(), "settled": pa.uint16(), "linf": pa.float32(),
+             "claimed": pa.int8(), "shard": pa.int32()}  # fmt: skip
     classes = {}
     for name, kind in kinds.items():
         found = schema.field(name).type
@@ -174,6 +188,12 @@ def check(votes: Votes) -> None:
         raise ValueError("counts, probs and prefix differ in shape")
     if len(np.unique(votes.index)) != n:
         raise ValueError("an image stands twice in the record")
+    if votes.rule not in RULES:
+        raise ValueError(f"draws ended by an unknown rule {votes.rule[:20]!r}")
+    if votes.soft.max() >= classes or (votes.probs[np.arange(n), votes.soft] < votes.probs.max(1)).any():
+        raise ValueError("a soft winner that is not of the largest probability")
+    if (votes.settled == 0).any() or (votes.settled > votes.drawn).any():
+        raise ValueError("an image settled before its first draw or after its last")
     if votes.labels.max() >= classes:
         raise ValueError(f"label {votes.labels.max()} of {classes} classes")
     if (votes.prefix > votes.counts).any() or (votes.drawn == 0).any():
@@ -189,5 +209,7 @@ def check(votes: Votes) -> None:
 
 def concatenate(parts: list[Votes]) -> Votes:
     """The votes of several shards as one record, in the order given."""
-    names = [field.name for field in fields(Votes)]
-    return Votes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    names = [field.name for field in fields(Votes) if field.name != "rule"]
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    (rule,) = {part.rule for part in parts}
+    return Votes(**joined, rule=rule)

@@ -15,6 +15,8 @@ from bench.models.noise import ColoredNoise, Noisy
 from bench.models.smoothing import Smoothed
 from bench.models.wide_resnet import WideResNet
 from bench.recipes import Stopping
+from bench.votes.numbers import Bounds, Missing, predicted
+from bench.votes.numbers import infinite as infinite_vote
 from bench.votes.votes import check, concatenate, from_parquet, to_parquet
 
 CPU = torch.device("cpu")
@@ -80,9 +82,9 @@ def test_adaptive_decides_as_the_full_vote_does(noisy, rule):
     full = judge(noisy, shard, draws, Stopping(), streams, Compute(CPU))
     few = judge(noisy, shard, draws, Stopping(kind="adaptive", rule=rule), streams, Compute(CPU))
     assert (few.drawn <= full.drawn).all() and few.drawn.sum() < full.drawn.sum()
-    assert (few.prefix == full.prefix).all() and (few.draw_right == full.draw_right).all()
-    scores = ("counts", "counts") if rule == "vote" else ("probs", "probs")
-    decisions = [getattr(votes, name).argmax(1) for votes, name in zip((few, full), scores, strict=True)]
+    assert few.rule == rule and few.prefix_draws == 16 and full.prefix_draws == draws
+    assert (few.draw_right == full.draw_right[:, :16]).all() and (few.prefix.sum(1) == 16).all()
+    decisions = [predicted(votes, rule) for votes in (few, full)]
     assert (decisions[0] == decisions[1]).all()
 
 
@@ -118,8 +120,8 @@ def test_votes_survive_parquet(noisy):
     check(votes)
     data = to_parquet(votes)
     again = from_parquet(data)
-    assert to_parquet(again) == data and again.prefix_draws == 16
-    for name in ("index", "labels", "counts", "probs", "prefix", "linf", "claimed", "shard", "draw_right"):
+    assert to_parquet(again) == data and again.prefix_draws == 20
+    for name in ("index", "labels", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed", "draw_right"):
         np.testing.assert_array_equal(getattr(again, name), getattr(votes, name))
 
 
@@ -151,3 +153,69 @@ def test_scoring_streams_are_independent_of_every_other():
         Compute(CPU),
     )  # fmt: skip
     assert abs(votes.counts[:, 1].mean() / 64 - 0.7) < 4 * np.sqrt(0.21 / 500 / 64)
+
+
+class Dice(Classifier):
+    """Says class c with probability chances[c], image by image and draw by draw."""
+
+    classes, stochastic = 10, True
+
+    def __init__(self, chances):
+        super().__init__()
+        self.chances = torch.tensor(chances)
+
+    def realise(self, shape, generator):
+        said = torch.multinomial(self.chances, shape[0], replacement=True, generator=generator)
+        logits = nn.functional.one_hot(said, self.classes).float()
+        return lambda images, rows=None: logits if rows is None else logits[rows]
+
+
+@pytest.mark.parametrize("p", [0.7, 0.8, 0.95, 1.0])
+def test_draws_go_on_until_the_vote_of_infinitely_many_is_settled(p):
+    """From p = 0.7 on at most 1 % stays undecided at 512 draws, where the stopping rule alone left up to all."""
+    n, rest = 400, (1 - p) / 2
+    target = Dice([p, rest, rest, *[0.0] * 7])
+    shard = shard_of(torch.zeros(n, 3, 1, 1), torch.zeros(n, dtype=torch.long))
+    alone, on = (
+        judge(target, shard, 512, Stopping(kind="adaptive", infinite=infinite), Streams(3, 0, CPU), Compute(CPU))
+        for infinite in (False, True)
+    )
+    bounds = infinite_vote(on)
+    assert isinstance(bounds, Bounds) and bounds.undecided <= 0.01 and bounds.sure >= 0.99
+    before = infinite_vote(alone)
+    assert isinstance(before, Missing) if p == 1 else before.undecided > bounds.undecided
+    assert (on.settled <= alone.drawn).all() and (on.drawn >= on.settled).all() and (on.drawn > on.settled).any()
+    assert (on.counts.argmax(1) == alone.counts.argmax(1)).all()
+    check(on)
+
+
+def test_the_soft_rule_goes_on_too():
+    n, target = 50, Coin(1.0)
+    shard = shard_of(torch.zeros(n, 3, 1, 1), torch.ones(n, dtype=torch.long))
+    rule = Stopping(kind="adaptive", rule="soft", infinite=True)
+    votes = judge(target, shard, 512, rule, Streams(3, 0, CPU), Compute(CPU))
+    bounds = infinite_vote(votes)
+    assert isinstance(bounds, Bounds) and bounds.undecided == 0 and (votes.drawn < 512).all()
+
+
+def test_all_draws_of_a_fixed_number_count(noisy):
+    """256 draws cost 16 times as many as 16, and are 16 times as much to know."""
+    n = 100
+    shard = shard_of(torch.zeros(n, 3, 1, 1), torch.ones(n, dtype=torch.long))
+    votes = judge(Coin(0.6), shard, 256, Stopping(), Streams(3, 0, CPU), Compute(CPU))
+    assert votes.prefix_draws == 256 and (votes.prefix == votes.counts).all() and votes.rule == ""
+    assert (votes.draw_right.sum() == votes.counts[:, 1].sum()) and (votes.settled == 256).all()
+
+
+def test_the_soft_winner_is_exact():
+    """Of two mean probabilities that float16 makes equal the larger wins, though its class is the higher."""
+    bias = torch.tensor([0.0, 1e-5, -5.0])
+    layer = nn.Linear(3, 3)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.copy_(bias)
+    plain = Plain(nn.Sequential(nn.Flatten(), layer), 3).eval().requires_grad_(False)
+    shard = shard_of(torch.zeros(4, 3, 1, 1), torch.ones(4, dtype=torch.long))
+    votes = judge(plain, shard, 1, Stopping(), Streams(3, 0, CPU), Compute(CPU))
+    assert (votes.probs[:, 0] == votes.probs[:, 1]).all() and (predicted(votes, "soft") == 1).all()
+    assert (predicted(from_parquet(to_parquet(votes)), "soft") == 1).all()

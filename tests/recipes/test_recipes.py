@@ -42,7 +42,8 @@ WHITE_BOX = Outcomes(examples=Examples(source=TEACHER, attack=PGD()), target=TEA
 def test_golden_keys():
     """A key that changes here orphans every published record: raise the type's `rev` on purpose only."""
     golden = {
-        "Data": Data(), "PGD": PGD(), "Trained": CNI, "Distilled": STUDENT, "Outcomes": WHITE_BOX,
+        "Data": Data(), "PGD": PGD(), "Trained": CNI, "Distilled": STUDENT, "Examples": WHITE_BOX.examples,
+        "Outcomes": WHITE_BOX,
     }  # fmt: skip
     assert {name: recipe.key[:12] for name, recipe in golden.items()} == GOLDEN
 
@@ -178,5 +179,6 @@ GOLDEN = {
     "PGD": "a6693ac02848",
     "Trained": "3c9199f45e23",
     "Distilled": "21154f6cfdf8",
-    "Outcomes": "dabf93eaf816",
+    "Examples": "c6aadb44b97e",
+    "Outcomes": "26dbb4ad662f",
 }

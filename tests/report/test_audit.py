@@ -49,8 +49,8 @@ def deterministic(outcomes, rows, jitter, seed, accuracy=0.8) -> Votes:
     sums = np.bincount(np.unique(shard, return_inverse=True)[1], right).astype(np.int32)[:, None]
     none, linf = -1 if isinstance(outcomes.examples.attack, Clean) else 0, np.zeros(len(rows), np.float32)
     votes = Votes(
-        rows.astype(np.int64), labels[rows], counts, probs.astype(np.float16), counts, linf,
-        np.full(len(rows), none, np.int8), shard, sums,
+        rows.astype(np.int64), labels[rows], counts, probs.astype(np.float16), probs.argmax(1).astype(np.uint16),
+        counts, np.ones(len(rows), np.uint16), linf, np.full(len(rows), none, np.int8), shard, sums,
     )  # fmt: skip
     check(votes)
     return votes
@@ -78,7 +78,7 @@ def doctored(votes: Votes, share: float) -> Votes:
     """Random images made right in every draw until accuracy is up by `share`, all sums made to agree."""
     n = len(votes.labels)
     wrong = np.flatnonzero(votes.counts.argmax(1) != votes.labels)
-    fields = {name: getattr(votes, name).copy() for name in ("counts", "probs", "prefix", "draw_right")}
+    fields = {name: getattr(votes, name).copy() for name in ("counts", "probs", "soft", "prefix", "draw_right")}
     left = round(share * n * votes.prefix_draws)
     for i in np.random.default_rng(3).permutation(wrong):
         label = votes.labels[i]
@@ -90,6 +90,7 @@ def doctored(votes: Votes, share: float) -> Votes:
             total = fields[name][i].sum()
             fields[name][i] = 0
             fields[name][i, label] = total
+        fields["soft"][i] = label
         row = fields["draw_right"][np.flatnonzero(np.unique(votes.shard) == votes.shard[i])[0]]
         for _ in range(gained):
             row[row.argmin()] += 1

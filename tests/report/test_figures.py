@@ -2,13 +2,14 @@
 
 import io
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_votes import honest, pinned
+from made_votes import honest, pinned, votes_from
 from PIL import Image
 
 from bench import UserError
@@ -120,6 +121,20 @@ def test_a_contact_sheet_shows_what_was_judged(suite, lookup):
     votes = lookup(one.outcomes)
     assert [tile.label for tile in rows[0][1]] == votes.labels[: figures.SHEET].tolist()
     assert [tile.predicted for tile in rows[0][1]] == votes.counts.argmax(1)[: figures.SHEET].tolist()
+
+
+def test_agreement_and_draws_know_nothing_of_where_draws_were_stopped(suite, lookup):
+    """Stopped at 16 draws where all agree and at 64 elsewhere, the share of all draws is biased to 1."""
+    plain = votes_from(np.full((200, 10), 0.1), np.arange(200), 16, 0)
+    more = plain.counts + np.eye(10, dtype=np.uint16)[plain.counts.argmax(1)] * 48
+    stopped = replace(plain, counts=more, settled=np.full(200, 20, np.uint16), rule="vote")
+
+    def shown(name, votes):
+        panels = figures.data(suite, name, lambda outcomes: votes, curves).panels
+        return [value for panel in panels for series in panel.series for value in sorted(series.x)]
+
+    assert shown("agreement", stopped) == shown("agreement", plain)
+    assert set(shown("draws", stopped)) == {20.0}, "the draws until the vote was settled"
 
 
 @pytest.mark.parametrize("name", ["figure1", "figure4", "security", "transfer", "draws", "agreement", "sheet"])

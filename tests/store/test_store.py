@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from bench.recipes import PGD, Data, Examples, Model, Network, Outcomes, Trained
 from bench.store import records as stores
 from bench.store.disk import claim, read_part, write, write_part
 from bench.store.records import Damaged, Store, load
-from bench.votes.votes import Votes, concatenate, from_parquet, to_parquet
+from bench.votes.votes import concatenate, from_parquet, to_parquet
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = Trained(network=Network(depth=10, width=1), training=Training(epochs=1))
@@ -392,7 +393,7 @@ def hostile_votes(**changes: object) -> bytes:
     table = pq.read_table(pa.BufferReader(to_parquet(honest(OUTCOMES, 0.5))))
     for name, column in changes.items():
         if name == "metadata":
-            table = table.replace_schema_metadata({"bench.draw_right": column})
+            table = table.replace_schema_metadata({"bench.draw_right": column, "bench.rule": ""})
         else:
             table = table.set_column(table.schema.get_field_index(name), name, column)
     sink = pa.BufferOutputStream()
@@ -435,6 +436,8 @@ def test_votes_of_strangers_are_refused_in_words():
         "are not counts": hostile_votes(metadata="[[-1]]"),
         "differ from the images'": hostile_votes(metadata="[[8, 8, 8]]"),
         "columns": bomb(3, 200_000),
+        "soft winner": hostile_votes(soft=pa.array([65535] * 8, pa.uint16())),
+        "before its first draw or after its last": hostile_votes(settled=pa.array([65535] * 8, pa.uint16())),
     }
     for words, data in cases.items():
         with pytest.raises(ValueError, match=words):
@@ -455,10 +458,13 @@ def test_absurd_sizes_are_refused_before_they_are_allocated():
 def test_votes_survive_the_way_through_a_file():
     votes = honest(OUTCOMES, 0.5)
     again = from_parquet(to_parquet(votes))
+    assert again.rule == votes.rule
     for name, value in vars(votes).items():
-        assert (getattr(again, name) == value).all()
-        assert getattr(again, name).dtype == value.dtype
-    halves = [Votes(**{k: v[part] for k, v in vars(votes).items() if k != "draw_right"}, draw_right=votes.draw_right)
+        if name != "rule":
+            assert (getattr(again, name) == value).all()
+            assert getattr(again, name).dtype == value.dtype
+    whole = {"draw_right", "rule"}
+    halves = [replace(votes, **{k: v[part] for k, v in vars(votes).items() if k not in whole})
               for part in (slice(0, 4), slice(4, 8))]  # fmt: skip
     joined = concatenate(halves)
     assert (joined.counts == votes.counts).all()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from made_votes import labels_of, votes_from
 
 from bench.votes import numbers
-from bench.votes.numbers import Missing, Number, fold
+from bench.votes.numbers import Bounds, Missing, Number, fold
 from bench.votes.votes import Votes, check
 
 N = 400
@@ -65,7 +65,7 @@ def test_soft_and_vote_are_different_rules():
     votes = made(1.0, n=3, draws=4)
     probs = np.zeros((3, 10), np.float16)
     probs[:, 9] = 1
-    other = replace(votes, probs=probs)
+    other = replace(votes, probs=probs, soft=np.full(3, 9, np.uint16))
     assert number(fold(other, "vote")).value == 1
     assert number(fold(other, "soft")).value == (labels_of(np.arange(3)) == 9).mean() == 0
 
@@ -88,13 +88,48 @@ def test_claimed_is_the_share_the_attack_left_standing():
 def test_infinite_vote_brackets_the_truth_and_counts_what_is_open():
     right = np.random.default_rng(2).uniform(0.2, 1, N)
     truth = (right > 0.5).mean()
-    few, many = (numbers.infinite(made(right, draws)) for draws in (16, 256))
+    few, many = (numbers.infinite(made(right, draws)) for draws in (24, 256))
     for found in (few, many):
         assert found.low <= found.sure <= truth <= found.sure + found.undecided <= found.high
     assert many.undecided < few.undecided
-    certain = numbers.infinite(made((right > 0.5).astype(float), draws=1))
-    assert certain.undecided == 0 and certain.sure == truth
+    certain = numbers.infinite(made((right > 0.5).astype(float), draws=18))
+    assert isinstance(certain, Bounds) and certain.undecided == 0 and certain.sure == truth
 
+
+@pytest.mark.parametrize("draws", [1, 17])
+def test_too_few_draws_settle_nothing_and_are_no_number(draws):
+    """One draw of a stochastic model decides nothing, and "0 to 100" is a dash with its reason."""
+    found = numbers.infinite(made(1.0, draws=draws))
+    assert isinstance(found, Missing) and f"{draws} draws" in found.reason
+
+
+def test_the_other_rule_has_no_number_where_draws_were_stopped():
+    votes = made(0.9, draws=16)
+    for rule, other in (("vote", "soft"), ("soft", "vote")):
+        stopped = replace(votes, rule=rule, counts=votes.counts + (np.arange(N) % 2)[:, None].astype(np.uint16))
+        assert isinstance(fold(stopped, rule), Number)
+        found = fold(stopped, other)
+        assert isinstance(found, Missing) and rule in found.reason
+        assert isinstance(fold(replace(votes, rule=rule), other), Number)  # no image was stopped early
+
+
+def test_the_soft_winner_is_the_one_before_rounding():
+    """Two mean probabilities that float16 makes equal: the larger wins, not the lower class."""
+    votes = made(1.0, n=3, draws=4)
+    exact = np.full((3, 10), 0.01)
+    exact[:, 2], exact[:, 7] = 0.45999, 0.46001
+    rounded = exact.astype(np.float16)
+    assert (rounded[:, 2] == rounded[:, 7]).all()
+    tied = replace(votes, probs=rounded, soft=exact.argmax(1).astype(np.uint16))
+    check(tied)
+    assert (numbers.predicted(tied, "soft") == 7).all()
+    with pytest.raises(ValueError, match="soft winner"):
+        check(replace(tied, soft=np.zeros(3, np.uint16)))
+
+
+def test_expected_accuracy_takes_all_draws_of_a_fixed_number():
+    few, many = (number(fold(made(0.5, draws), "expected")) for draws in (16, 256))
+    assert many.half < few.half
 
 @pytest.mark.parametrize("times", [1, 3, 8])
 def test_resubmission_is_unbiased(times):
@@ -111,7 +146,7 @@ def test_one_submission_is_the_expected_accuracy():
 
 def shuffled(votes: Votes, order) -> Votes:
     """The same images in another order, as one shard."""
-    names = ("index", "labels", "counts", "probs", "prefix", "linf", "claimed")
+    names = ("index", "labels", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed")
     return replace(votes, **{name: getattr(votes, name)[order] for name in names})
 
 

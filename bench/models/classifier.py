@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,27 @@ class Realisation(Protocol):
     def __call__(self, images: Tensor, rows: Tensor | slice | None = None) -> Tensor: ...
 
 
+class Where(NamedTuple):
+    """Where a classifier's noise lives.
+
+    `shared`: one draw is for all images of a batch, not for each of them. `held`: its authors' code keeps the draw in
+    the module's state until a hook redraws it (`redraw` is its name), so that an attack which does not call the hook
+    meets one draw only; here, as everywhere, a realisation is a draw.
+    """
+
+    place: Literal["input", "features", "weights", "architecture"]
+    shared: bool
+    held: bool = False
+    redraw: str = ""
+
+
+class Atom(NamedTuple):
+    """One of finitely many draws, and its probability."""
+
+    chance: float
+    realisation: Realisation
+
+
 class Classifier(nn.Module):
     """A network and whatever noise is evaluated with it.
 
@@ -34,6 +55,9 @@ class Classifier(nn.Module):
     stochastic: bool
     joins: bool = False
     """Whether several draws can share a pass through a network, as `realise_all` has them do."""
+
+    where: ClassVar[Where | None] = None
+    """Where the noise lives, if there is any and it is known."""
 
     @abstractmethod
     def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Realisation:
@@ -60,6 +84,23 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Logits (n, classes) of one fresh draw."""
         return self.realise(images.shape, generator)(images)
+
+    def mean(self) -> Classifier:
+        """The network without its noise, or with the noise averaged out: deterministic, over the same tensors.
+
+        Each class says which of the two it is. NotImplementedError where the noise is not known.
+        """
+        if self.stochastic:
+            raise NotImplementedError(f"{type(self).__name__} does not say what it is without its noise")
+        return self
+
+    def atoms(self) -> tuple[Atom, ...]:
+        """All draws with their probabilities, whose sum is 1, where they are few enough to be listed; else none."""
+        return ()
+
+    def penalty(self) -> Tensor | None:
+        """What training adds to the loss: a scalar with a graph, or nothing."""
+        return None
 
 
 class Plain(Classifier):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bench.models.classifier import Classifier, Realisation
+from bench.models.classifier import Classifier, Plain, Realisation, Where
 
 
 class ColoredNoise(nn.Module):
@@ -153,6 +153,7 @@ class Noisy(Classifier):
     """
 
     stochastic = True
+    where = Where("weights", shared=True)
 
     def __init__(self, net: nn.Module, noise: ColoredNoise, classes: int) -> None:
         super().__init__()
@@ -173,3 +174,7 @@ class Noisy(Classifier):
             return logits
 
         return realisation
+
+    def mean(self) -> Classifier:
+        """The network with the mean of its weights: the noise is centred."""
+        return Plain(self.net, self.classes)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.models.classifier import Classifier, Plain, Realisation
+from bench.models.classifier import Classifier, Plain, Realisation, Where
 
 
 class Smoothed(Classifier):
@@ -22,6 +22,7 @@ class Smoothed(Classifier):
     """
 
     sigma: Tensor
+    where = Where("input", shared=False)
 
     def __init__(
         self,
@@ -66,6 +67,10 @@ class Smoothed(Classifier):
         drawn = (self._noise(shape, generator) for generator in generators)
         noise = torch.cat([one if rows is None else one[rows] for one in drawn])
         return _beneath(self.base.realise(noise.shape, None), noise)
+
+    def mean(self) -> Classifier:
+        """The base's own, without noise on its input."""
+        return self.base.mean()
 
     def _noise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         if generator is None:

@@ -26,7 +26,8 @@ class PGD(Recipe):
     mean loss over the draws, or of the loss of the mean softmax (SmoothAdv, Salman et al. 2019).
     `accumulate` follows the sign of the sum of all gradients so far (the CNI authors' code).
     `momentum` is MI-FGSM's decay (Dong et al. 2018). `pick = "best"` keeps the iterate, and
-    restarts keep the start, with the highest loss averaged over `selection` draws of their own.
+    restarts keep the start, that is wrong most often over `selection` draws of their own, the
+    larger mean margin breaking ties.
     `keep_iterates` stores every iterate, so that accuracy by attack step can be judged.
     """
 
@@ -50,7 +51,8 @@ class PGD(Recipe):
 class Square(Recipe):
     """Square attack in L-inf (Andriushchenko et al. 2020) on the margin averaged over `draws` draws.
 
-    Early stopping is off for randomised sources: the form AutoAttack's authors describe for them.
+    Early stopping is off for randomised sources: the form AutoAttack's authors describe for them. There each query
+    shows its draws to the best image so far as well, which otherwise would be the one with the luckiest draws.
     """
 
     kind: Literal["square"] = "square"
@@ -80,7 +82,7 @@ class Peer(Recipe):
 
 
 class Worst(Recipe):
-    """The strongest of several attacks for each image, chosen by mean loss over selection draws."""
+    """The strongest of several attacks for each image: wrong most often over selection draws, then by mean margin."""
 
     kind: Literal["worst"] = "worst"
     attacks: Annotated[tuple[Annotated[PGD | Square | Peer, Field(discriminator="kind")], ...], Field(strict=False)]

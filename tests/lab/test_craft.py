@@ -11,7 +11,7 @@ from oracles import CPU, ConstantP, Witness, compute, linear_problem, noise_imag
 from torch import Tensor
 
 from bench import UserError
-from bench.lab.attacks import Crafted
+from bench.lab.attacks import Crafted, worst
 from bench.lab.attacks.view import AttackError, View
 from bench.lab.craft import check, craft
 from bench.models.classifier import Classifier, Plain
@@ -100,6 +100,41 @@ def test_worst_is_at_least_as_strong_as_each_attack_on_a_deterministic_source() 
     right = model(both.images).argmax(1) == labels
     assert torch.equal(right, model.robust(images, labels, 6 / 255))
     assert torch.equal(both.claimed == 0, right)
+
+
+class Traps(Classifier):
+    """Right in every draw, if barely, on dark images; on bright ones wrong in half the draws, if barely, and else
+    right by far: so the mean margin is larger where the accuracy is."""
+
+    stochastic, classes = True, 3
+
+    def realise(self, shape, generator):
+        luck = torch.rand(shape[0], generator=generator) < 0.5
+
+        def realisation(images, rows=None):
+            bright = images.mean((1, 2, 3)) > 0.5
+            lead = torch.where(bright, torch.where(luck[slice(None) if rows is None else rows], 5.0, -0.1), 0.1)
+            lead = lead - 1e-3 * images.mean((1, 2, 3))  # so that attacks go there
+            return torch.stack([lead, torch.zeros_like(lead), torch.full_like(lead, -9.0)], 1)
+
+        return realisation
+
+
+def test_candidates_compete_by_error_rate_and_not_by_mean_loss() -> None:
+    """`worst` took the attack that leaves 100 % before the one that leaves 50 %, because its mean margin was larger."""
+    dark, bright, labels = torch.full((40, 3, 4, 4), 0.48), torch.full((40, 3, 4, 4), 0.52), torch.zeros(40).long()
+    model, made = Traps(), iter((dark, bright))
+
+    def run(attack, source, images, labels, streams, compute):
+        return Crafted(next(made), torch.zeros(40, dtype=torch.int8))
+
+    attack = Worst(attacks=(PGD(), PGD(steps=1)))
+    crafted = worst.craft(attack, model, dark, labels, streams(), compute(), run=run)
+    assert torch.equal(crafted.images, bright)
+    for attack in (PGD(eps="0.1", step="0.05", steps=4, pick="best", random_start=False),
+                   PGD(eps="0.1", step="0", steps=1, restarts=8)):  # fmt: skip
+        found = craft(attack, model, torch.full((40, 3, 1, 1), 0.5), labels, streams(), compute())
+        assert (found.images.mean((1, 2, 3)) > 0.5).float().mean() > 0.9, attack
 
 
 def test_worst_chooses_by_expected_loss_for_each_image() -> None:

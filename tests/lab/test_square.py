@@ -76,7 +76,18 @@ def test_stochastic_sources_spend_all_their_queries(draws: int) -> None:
     model, images, labels = linear_problem(6, seed=3)
     counted = compute()
     run(Square(queries=4, draws=draws, restarts=2), Smoothed(model, 0.1), images, labels, counted=counted)
-    assert counted.forwards == len(images) * (2 * 4 * draws + 1)  # and one draw to claim with
+    walk = 4 * draws + 3 * draws + draws  # proposals, the incumbent beside all but the first, and it at the end
+    assert counted.forwards == len(images) * (2 * walk + 1)  # and one draw to claim with
+
+
+def test_a_lucky_incumbent_is_seen_again() -> None:
+    """Under noise far larger than what a query changes, what counts is the margin on draws that both meet."""
+    model, images, labels = linear_problem(100, seed=5)
+    noisy = Smoothed(model, 0.5)
+    crafted = run(Square(queries=60, draws=1), noisy, images, labels)
+    moved = (model.values(crafted.images) - model.values(images)) * (1 - 2 * labels)
+    most = 8 / 255 * model.weight.abs().sum()
+    assert float((moved / most).mean()) > 0.6
 
 
 def test_finds_more_against_a_smoothed_linear_classifier_with_more_queries() -> None:

@@ -28,6 +28,11 @@ def margin(scores: Tensor, labels: Tensor) -> Tensor:
     return others - scores.gather(1, own).squeeze(1)
 
 
+def margin_of_chances(logits: Tensor, labels: Tensor) -> Tensor:
+    """The margin between the softmax probabilities of logits (n, classes): (n,), in [-1, 1]."""
+    return margin(logits.softmax(1), labels)
+
+
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio, untargeted (Croce & Hein 2020, arXiv 2003.01690, eq. 6), (n,).
 

@@ -28,8 +28,8 @@ def craft(
 ) -> Crafted:
     """Images within attack.eps of `images` (n, 3, h, w) that the source gets wrong, where PGD finds them.
 
-    Restarts, and iterates where pick = "best", compete for each image by the attack's loss over
-    selection draws; where a deterministic source is fooled, that counts for more than any loss.
+    Restarts, and iterates where pick = "best", compete for each image by how often the source is wrong over
+    selection draws, then by the margin (`View.standing`).
     With `rows` (indices) only those images are attacked, as they would be among all the others.
     UserError for an attack that this source cannot have; AttackError if a gradient is not finite.
     """
@@ -126,14 +126,13 @@ def _ascend(
     path = [images] if attack.keep_iterates else []
     current = begin
     for step in range(attack.steps):
-        loss, slope, fooled = _slope(attack, view, here, labels[at], rows, restart, step=step)
+        slope, logits = _slope(attack, view, here, labels[at], rows, restart, step=step)
         total = total + slope.abs().sum()
         if attack.pick == "best" or attack.early_stop:
-            if attack.pick == "best" and view.stochastic:
-                loss, _ = _expected(attack, view, here, labels[at], rows)
-            found.offer(here, loss, fooled, restart, rows, only=fooled if attack.pick == "last" else None)
+            margin, errors = _standing(attack, view, here, labels[at], rows, logits)
+            found.offer(here, margin, errors, restart, rows, only=errors == 1 if attack.pick == "last" else None)
         if attack.early_stop:
-            stay = (~fooled).nonzero().squeeze(1)
+            stay = (errors < 1).nonzero().squeeze(1)
             rows = stay if rows is None else rows[stay]
             at, here, slope, memory = rows, here[stay], slope[stay], memory[stay]
         memory = _remember(attack, memory, slope)
@@ -141,29 +140,24 @@ def _ascend(
         if attack.keep_iterates:
             current = here if rows is None else current.index_copy(0, rows, here)
             path.append(current)
-    loss, fooled = _last(attack, view, here, labels[at], rows)
-    found.offer(here, loss, fooled, restart, rows)
+    margin, errors = _standing(attack, view, here, labels[at], rows)
+    found.offer(here, margin, errors, restart, rows)
     return path, total
 
 
-def _last(attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Loss and fooled, (n,) each, of the last iterate, as far as anything depends on them."""
-    alone = view.stochastic and attack.pick == "last" and attack.restarts == 1
-    if alone or len(here) == 0:
-        return torch.zeros(len(here), device=here.device), torch.zeros_like(labels, dtype=torch.bool)
-    return _expected(attack, view, here, labels, rows)
-
-
-def _expected(attack: PGD, view: View, images: Tensor, labels: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The attack's loss (n,) over its selection draws, and fooled (n,).
+def _standing(
+    attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, logits: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`View.standing` of an iterate, as far as anything depends on it; `logits` where the source has given them.
 
     The draws are the same for all candidates, which therefore compare better.
     """
-    if attack.gradient == "mean-loss":
-        return view.expected(losses.named(attack.loss), images, labels, rows, attack.selection, 0)
-    chances = view.chances(images, rows, attack.selection, "select", 0)
-    fooled = torch.zeros_like(labels, dtype=torch.bool) if view.stochastic else losses.wrong(chances, labels)
-    return losses.of_chances(attack.loss, chances, labels), fooled
+    alone = view.stochastic and attack.pick == "last" and attack.restarts == 1
+    if alone or len(here) == 0:
+        return torch.zeros(len(here), device=here.device), torch.zeros(len(here), device=here.device)
+    if logits is not None and not view.stochastic:
+        return losses.margin(logits, labels), losses.wrong(logits, labels).float()
+    return view.standing(here, labels, rows, attack.selection, 0)
 
 
 def _remember(attack: PGD, memory: Tensor, slope: Tensor) -> Tensor:
@@ -178,41 +172,36 @@ def _remember(attack: PGD, memory: Tensor, slope: Tensor) -> Tensor:
 
 def _slope(
     attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss (n,), gradient (n, 3, h, w) and fooled (n,) at an iterate, over the attack's draws for this step."""
+) -> tuple[Tensor, Tensor]:
+    """Gradient (n, 3, h, w) at an iterate, over the attack's draws for this step, and the logits of one of them."""
     if len(here) == 0:
-        return torch.zeros(0, device=here.device), here, torch.zeros(0, dtype=torch.bool, device=here.device)
+        return here, here.new_zeros(0, view.source.classes)
     if attack.gradient == "mean-loss":
-        loss, slope, logits = _mean_loss(attack, view, here, labels, rows, restart, step=step)
-    elif attack.loss == "ce":
-        loss, slope, logits = _smooth_adv(attack, view, here, labels, rows, restart, step=step)
-    else:
-        loss, slope, logits = _of_mean_softmax(attack, view, here, labels, rows, restart, step=step)
-    fooled = torch.zeros_like(labels, dtype=torch.bool) if view.stochastic else losses.wrong(logits, labels)
-    return loss, slope, fooled
+        return _mean_loss(attack, view, here, labels, rows, restart, step=step)
+    if attack.loss == "ce":
+        return _smooth_adv(attack, view, here, labels, rows, restart, step=step)
+    return _of_mean_softmax(attack, view, here, labels, rows, restart, step=step)
 
 
 def _mean_loss(
     attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    draws = view.draws(attack.eot)
+) -> tuple[Tensor, Tensor]:
     loss = losses.named(attack.loss)
     turns = view.gradients(loss, here, labels, rows, attack.eot, "grad", restart, step)
-    value, slope, logits = next(turns)
-    for more, turn, _ in turns:
-        value, slope = value + more, slope + turn
-    return value / draws, slope / draws, logits
+    _, slope, logits = next(turns)
+    for _, turn, _ in turns:
+        slope = slope + turn
+    return slope / view.draws(attack.eot), logits
 
 
 def _smooth_adv(
     attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """-log of the mean p_y. Its gradient is the mean of the draws' gradients of -log p_y, weighted by p_y.
+) -> tuple[Tensor, Tensor]:
+    """Of -log of the mean p_y. Its gradient is the mean of the draws' gradients of -log p_y, weighted by p_y.
 
     The weights are kept relative to the largest p_y so far, so that one pass over the draws is
     enough and a p_y below the smallest float is no zero gradient.
     """
-    draws = view.draws(attack.eot)
     top = torch.full_like(labels, -torch.inf, dtype=torch.float32)
     weights = torch.zeros_like(top)
     slope = torch.zeros_like(here)
@@ -224,13 +213,12 @@ def _smooth_adv(
         weights = weights * old + new
         slope = slope * old.view(-1, 1, 1, 1) + turn * new.view(-1, 1, 1, 1)
         top = higher
-    loss = -(top + (weights / draws).log())
-    return loss, slope / weights.view(-1, 1, 1, 1), logits
+    return slope / weights.view(-1, 1, 1, 1), logits
 
 
 def _of_mean_softmax(
     attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Any loss of the mean softmax, in two passes: its slope to the mean first, then that slope through each draw."""
     draws = view.draws(attack.eot)
     chances = view.chances(here, rows, attack.eot, "grad", restart, step)
@@ -246,4 +234,4 @@ def _of_mean_softmax(
     for _, turn, said in view.gradients(through, here, outer, rows, attack.eot, "grad", restart, step):
         logits = said
         slope = slope + turn / draws
-    return loss.detach(), slope, logits
+    return slope, logits

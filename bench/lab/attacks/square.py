@@ -1,7 +1,8 @@
 """Square attack in L-inf (Andriushchenko et al. 2020, arXiv 1912.00049): random search, no gradients.
 
-For a stochastic source the margin of each query is the mean over draws of its own and no image
-leaves early: the form that AutoAttack's authors describe for randomised defences.
+For a stochastic source the margin of each query is the mean over draws of its own, which the best image so far
+meets too, and no image leaves early: the form that AutoAttack's authors describe for randomised defences, without
+an incumbent that holds by luck.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def craft(
 ) -> Crafted:
     """Images within attack.eps of `images` (n, 3, h, w) that the source gets wrong, where the search finds them.
 
-    A query is one image seen by the source (over `draws` draws); the first one is the start.
+    A query is one image seen by the source (over `draws` draws); the first one is the start. Of a stochastic source's
+    restarts the one is kept that is wrong most often over draws that no query met.
     """
     view = View(source, images.shape, streams, compute)
     found = Found(images)
@@ -64,14 +66,20 @@ def _walk(
         else:
             window, signs = _squares(side(attack, query, *images.shape[2:]), dice, images)
             proposal = torch.where(window[at], (centre + eps * signs[at]).clamp_(0, 1), own.images[at])
-        loss, fooled = view.expected(losses.margin, proposal, labels[at], rows, attack.draws, restart, query)
-        own.offer(proposal, loss, fooled, restart, rows)
+        margin, errors = view.expected(losses.margin, proposal, labels[at], rows, attack.draws, restart, query)
+        if view.stochastic:
+            if query > 0:
+                own.loss, _ = view.expected(losses.margin, own.images, labels, None, attack.draws, restart, query)
+            errors = torch.zeros_like(errors)  # so few draws tell more by their margins
+        own.offer(proposal, margin, errors, restart, rows)
         if not view.stochastic:
-            stay = (~fooled).nonzero().squeeze(1)
+            stay = (errors < 1).nonzero().squeeze(1)
             rows = stay if rows is None else rows[stay]
             if len(rows) == 0:
                 break
-    found.offer(own.images, own.loss, own.fooled, restart, None)
+    if view.stochastic:
+        own.loss, own.errors = view.standing(own.images, labels, None, attack.draws, attack.restarts)
+    found.offer(own.images, own.loss, own.errors, restart, None)
 
 
 def _signs(shape: tuple[int, ...], dice: torch.Generator, like: Tensor) -> Tensor:

@@ -76,17 +76,25 @@ class View:
     def expected(
         self, loss: Loss, images: Tensor, labels: Tensor, rows: Tensor | None, draws: int, *index: int
     ) -> tuple[Tensor, Tensor]:
-        """The loss (n,) averaged over selection draws ("select", *index, 0..draws - 1), and fooled (n,) bool.
-
-        Fooled means that a deterministic source is wrong; of a stochastic one it is always false.
-        """
+        """The loss and how often the source is wrong, (n,) each, over the selection draws ("select", *index,
+        0..draws - 1): their mean and a share in [0, 1]."""
         total = torch.zeros(len(images), device=images.device)
-        fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        errors = torch.zeros(len(images), device=images.device)
         for logits in self.all_logits(images, rows, draws, "select", *index):
             total += loss(logits, labels)
-            if not self.stochastic:
-                fooled = losses.wrong(logits, labels)
-        return total / self.draws(draws), fooled
+            errors += losses.wrong(logits, labels)
+        return total / self.draws(draws), errors / self.draws(draws)
+
+    def standing(
+        self, images: Tensor, labels: Tensor, rows: Tensor | None, draws: int, *index: int
+    ) -> tuple[Tensor, Tensor]:
+        """By what candidates compete, (n,) each: a margin, and above it how often the source is wrong (`expected`).
+
+        The margin is the mean over draws of that between probabilities, so that a few very confident draws do
+        not outweigh all others; of a deterministic source it is that between logits, which do not saturate.
+        """
+        return self.expected(losses.margin_of_chances if self.stochastic else losses.margin, images, labels, rows,
+                             draws, *index)  # fmt: skip
 
     def chances(self, images: Tensor, rows: Tensor | None, draws: int, purpose: Purpose, *index: int) -> Tensor:
         """Softmax (n, classes) averaged over the draws (purpose, *index, 0..draws - 1)."""
@@ -110,31 +118,36 @@ class View:
 
 
 class Found:
-    """The best image seen so far of each original, by (fooled, loss) in this order; `since` says who offered it.
+    """The best image seen so far of each original, by (errors, loss) in this order; `since` says who offered it.
 
-    A stochastic source leaves `fooled` false, so that the expected loss alone decides.
+    `errors` (n,) is the share of selection draws in which the source was wrong: 0 or 1 of a deterministic one.
     """
 
     def __init__(self, images: Tensor) -> None:
         n, device = len(images), images.device
         self.images = images.clone()
         self.loss = torch.full((n,), -torch.inf, device=device)
-        self.fooled = torch.zeros(n, dtype=torch.bool, device=device)
+        self.errors = torch.zeros(n, device=device)
         self.since = torch.full((n,), -1, device=device)
 
+    @property
+    def fooled(self) -> Tensor:
+        """Where no selection draw is right any more: (n,) bool."""
+        return self.errors == 1
+
     def offer(
-        self, images: Tensor, loss: Tensor, fooled: Tensor, since: int, rows: Tensor | None, only: Tensor | None = None
+        self, images: Tensor, loss: Tensor, errors: Tensor, since: int, rows: Tensor | None, only: Tensor | None = None
     ) -> None:
         """Keep those of `images` (m, 3, h, w) that are better than what their `rows` have.
 
-        `only` (m,) bool: the rest is not offered.
+        `errors` (m,) in [0, 1] or bool. `only` (m,) bool: the rest is not offered.
         """
         at = slice(None) if rows is None else rows
-        old_loss, old_fooled = self.loss[at], self.fooled[at]
-        better = (fooled & ~old_fooled) | ((fooled == old_fooled) & (loss > old_loss))
+        errors, old_loss, old_errors = errors.to(self.errors.dtype), self.loss[at], self.errors[at]
+        better = (errors > old_errors) | ((errors == old_errors) & (loss > old_loss))
         if only is not None:
             better &= only
         self.images[at] = torch.where(better.view(-1, 1, 1, 1), images, self.images[at])
         self.loss[at] = torch.where(better, loss, old_loss)
-        self.fooled[at] = torch.where(better, fooled, old_fooled)
+        self.errors[at] = torch.where(better, errors, old_errors)
         self.since[at] = torch.where(better, since, self.since[at])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.lab.attacks import Crafted, losses
+from bench.lab.attacks import Crafted
 from bench.lab.attacks.view import Found, View
 from bench.lab.compute.passes import Compute
 from bench.lab.streams import Streams
@@ -25,11 +25,11 @@ def craft(
     *,
     run: Callable[..., Crafted],
 ) -> Crafted:
-    """One image of each original (n, 3, h, w): that of the attack with the highest loss on `selection` draws.
+    """One image of each original (n, 3, h, w): of the attack that errs most often on `selection` draws, the larger
+    margin breaking ties.
 
     `run(attack, source, images, labels, streams, compute)` crafts with one of the attacks, each on
-    streams of its own. The loss is the margin between probabilities: bounded, so that a few very
-    confident draws do not outweigh all others. Of a deterministic source, being wrong counts first.
+    streams of its own.
     """
     view = View(source, images.shape, streams, compute)
     found = Found(images)
@@ -37,12 +37,8 @@ def craft(
     for number, one in enumerate(attack.attacks):
         own = streams._replace(seed=streams.number("craft", number))
         crafted = run(one, source, images, labels, own, compute)
-        loss, fooled = view.expected(_margin_of_chances, crafted.images, labels, None, attack.selection, 1)
-        found.offer(crafted.images, loss, fooled, number, None)
+        margin, errors = view.standing(crafted.images, labels, None, attack.selection, 1)
+        found.offer(crafted.images, margin, errors, number, None)
         claims.append(crafted.claimed)
     claimed = torch.stack(claims).gather(0, found.since.unsqueeze(0)).squeeze(0)
     return Crafted(found.images, claimed)
-
-
-def _margin_of_chances(logits: Tensor, labels: Tensor) -> Tensor:
-    return losses.margin(logits.softmax(1), labels)

@@ -62,8 +62,8 @@ class Leaderboard(NamedTuple):
 class Ours(NamedTuple):
     """A model of a suite: its accuracy clean, under AutoAttack and under PGD-10, as far as recorded.
 
-    `version` is AutoAttack's; `claimed` is the accuracy that AutoAttack itself saw, where it can
-    differ; `baseline` the leaderboard's id, where the model is one of it.
+    `version` is AutoAttack's; `claimed` is the accuracy that AutoAttack as published itself saw; `baseline`
+    the leaderboard's id, where the model is one of it.
     """
 
     name: str
@@ -125,7 +125,7 @@ def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
         held = best.get((cell.target, what))
         if isinstance(number, Missing) or (held and held[0].n >= number.n):
             continue
-        claimed = fold(votes, "claimed") if what == "autoattack" else None
+        claimed = fold(votes, "claimed") if what == "published" else None
         attack = cell.outcomes.examples.attack
         version = str(attack.arguments.get("version", "standard")) if isinstance(attack, Peer) else ""
         if isinstance(attack, Peer) and attack.kind == "autoattack":
@@ -136,6 +136,7 @@ def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
         numbers = {what: best[name, what] for what in ("clean", "autoattack", "pgd") if (name, what) in best}
         if not numbers:
             continue
+        published = best.get((name, "published"))
         robust = numbers.get("autoattack")
         found.append(
             Ours(
@@ -145,7 +146,7 @@ def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
                 autoattack=robust[0] if robust else None,
                 pgd=numbers["pgd"][0] if "pgd" in numbers else None,
                 version=robust[2] if robust else "",
-                claimed=robust[1] if robust else None,
+                claimed=published[1] if published else None,
                 stochastic=entry.model.stochastic,
                 baseline=_baseline(entry.weights),
             )
@@ -215,8 +216,8 @@ def words(model: Ours) -> list[str]:
         )
         if robust and model.claimed and model.claimed.value != robust.value:
             said.append(
-                f"**{model.name}**: AutoAttack itself saw {100 * model.claimed.value:.1f} %, because it counts any "
-                f"draw that was wrong; on fresh draws the same images give {100 * robust.value:.1f} %."
+                f"**{model.name}**: AutoAttack as published saw {100 * model.claimed.value:.1f} %, because it counts "
+                f"any draw that was wrong; its iterates, on fresh draws, leave {100 * robust.value:.1f} %."
             )
     published = board.named(model.baseline) if model.baseline else None
     if published:
@@ -277,6 +278,8 @@ def _kind(cell: Cell) -> str | None:
             return "pgd"
         case Peer(kind="autoattack", norm="Linf", name="standard" | "plus" | "rand", eps=eps) if eps == EPS:
             return "autoattack"
+        case Peer(kind="autoattack", norm="Linf", name=name, eps=eps) if eps == EPS and name.endswith("as published"):
+            return "published"
         case Peer(kind="torchattacks", name="AutoAttack", norm="Linf", eps=eps) if eps == EPS:
             return "autoattack"
         case _:

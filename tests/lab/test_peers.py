@@ -118,10 +118,46 @@ def test_autoattack_keeps_each_norm(norm) -> None:
     assert torch.equal(length[made.claimed == 0], torch.zeros_like(length[made.claimed == 0]))
 
 
+SMALL = {"apgd": {"n_iter": 10, "n_restarts": 2, "eot_iter": 4}, "apgd_targeted": {"n_iter": 5, "n_target_classes": 3},
+         "fab": {"n_iter": 5, "n_target_classes": 3}, "square": {"n_queries": 20}}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", ["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"])
+def test_autoattack_hands_over_its_iterate_where_no_draw_was_wrong(part) -> None:
+    """On a noisy source it returned the clean image there, and fresh draws then scored that clean image."""
+    source = NoisyLinear(0.5)
+    images = batch(16)[0]
+    labels = (images.flatten(1) @ source.weight.T).argmax(1)
+    given = {"eps": "0.004", "arguments": {"attacks": [part]} | SMALL}
+    scored = craft(peer("autoattack", "custom", **given), source, images, labels, STREAMS, compute())
+    published = peer("autoattack", "custom, as published", **given)
+    itself = craft(published, source, images, labels, STREAMS, compute())
+    moved = [(made.images != images).flatten(1).any(1) for made in (scored, itself)]
+    assert torch.equal(moved[1], itself.claimed.bool() & moved[1]) and not moved[1].all(), "AutoAttack as it is"
+    if not part.startswith("fab"):  # which looks for the nearest wrong image, and has none to hand over
+        assert moved[0].all()
+
+    def left(made) -> float:
+        clear = made.images.flatten(1) @ source.weight.T
+        own = clear.gather(1, labels[:, None])
+        lead = (own - clear.scatter(1, labels[:, None], -torch.inf)).amin(1)
+        return float(lead.mean())
+
+    assert left(scored) <= left(itself) + (0 if part.startswith("fab") else -1e-3)
+
+
+def test_autoattack_as_published_has_its_own_key_and_says_what_runs() -> None:
+    one, other = peer("autoattack", "rand"), peer("autoattack", "rand, as published")
+    assert one.key != other.key
+    assert peers.effective(other)["version"] == "rand, as published"
+    assert peers.effective(other)["attacks"] == peers.effective(one)["attacks"] == ["apgd-ce", "apgd-dlr"]
+
+
 def test_every_call_is_a_fresh_draw_though_the_library_seeds_the_generator() -> None:
     source, (images, labels) = NoisyLinear(1.0), batch()
     torch.manual_seed(5)
-    attack = peer("autoattack", "custom", eps="0.01", arguments={"attacks": ["apgd-ce"], "apgd": {"n_iter": 5}})
+    arguments = {"attacks": ["apgd-ce"], "apgd": {"n_iter": 5}}
+    attack = peer("autoattack", "custom, as published", eps="0.01", arguments=arguments)
     made = craft(attack, source, images, labels, STREAMS, compute())
     after = torch.rand(3)
     torch.manual_seed(5)

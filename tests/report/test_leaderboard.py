@@ -105,7 +105,7 @@ def test_what_is_said_of_a_randomised_model() -> None:
     model = Ours("CNI", "WideResNet-28-4", number(0.85), number(0.4), None, "rand", number(0.3), stochastic=True)
     said = "\n".join(words(model))
     assert "admits deterministic models only" in said
-    assert "AutoAttack itself saw 30.0 %" in said and "fresh draws" in said
+    assert "AutoAttack as published saw 30.0 %" in said and "fresh draws" in said
 
 
 def test_without_autoattack_there_is_no_rank_but_a_bound() -> None:

@@ -20,11 +20,13 @@ from torch import Tensor
 from bench import UserError
 from bench.lab.attacks import Crafted
 from bench.lab.attacks.peers.fence import Answer, Drawn, arguments_of, fence, name_of
-from bench.lab.attacks.view import View
+from bench.lab.attacks.view import Found, View
 from bench.lab.compute.passes import Compute, out_of_memory
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier
 from bench.recipes import Peer
+
+SELECTION = 16  # draws that choose between the candidates of an attack that has several
 
 
 def craft(
@@ -33,8 +35,9 @@ def craft(
     """What a library's attack makes of images (n, 3, h, w) float32 in [0, 1] with labels (n,) int64.
 
     claimed is the library's own belief where it has one (AutoAttack: any draw that was wrong), else
-    that of one draw. AutoAttack returns the original where it fooled nothing. An image that an
-    attack without eps moved further than eps counts as not found: it is returned as it was.
+    that of one draw. AutoAttack returns the original where it fooled nothing, but of a stochastic source its
+    iterate of highest loss. An image that an attack without eps moved further than eps counts as not found: it is
+    returned as it was.
     UserError, naming attack and library, where the library is missing, its attack or an argument
     unknown, where it fails, returns another shape or NaN, or changes what it was lent.
     """
@@ -52,7 +55,14 @@ def craft(
         compute.note(f"out of memory: {where} starts again with {compute.microbatch} images at a time")
     for note in notes:
         compute.note(f"{where}: {note}")
+    view = View(source, images.shape, streams, compute)
     made = _checked(where, answer.images, images)
+    if answer.others:
+        found = Found(images)
+        for number, candidate in enumerate((made, *(_checked(where, other, images) for other in answer.others))):
+            margin, errors = view.standing(candidate, labels, None, SELECTION, 2)
+            found.offer(candidate, margin, errors, number, None)
+        made = found.images
     lost = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     if not answer.bounded:
         lost = distance(attack.norm, made - images) > float(attack.eps)
@@ -62,10 +72,8 @@ def craft(
                 f"{where}: {int(lost.sum())} of {len(images)} images needed more than {attack.norm} eps = {attack.eps} "
                 "and count as not found"
             )
-    if answer.fooled is not None:
-        claimed = answer.fooled.to(images.device, torch.int8)
-    else:
-        claimed = View(source, images.shape, streams, compute).claims(made, labels)
+    fooled = answer.fooled
+    claimed = view.claims(made, labels) if fooled is None else fooled.to(images.device, torch.int8)
     return Crafted(made, torch.where(lost, torch.zeros_like(claimed), claimed))
 
 

@@ -23,11 +23,13 @@ from bench.recipes import Peer
 
 class Answer(NamedTuple):
     """What a library hands back: images; which it believes fooled (n,) bool, where it says so; whether it
-    was told eps (an attack that was not, such as CW or DeepFool, looks for the nearest example instead)."""
+    was told eps (an attack that was not, such as CW or DeepFool, looks for the nearest example instead);
+    other candidates, each (n, 3, h, w) too, among which selection draws are to choose."""
 
     images: Tensor
     fooled: Tensor | None = None
     bounded: bool = True
+    others: tuple[Tensor, ...] = ()
 
 
 class Drawn(nn.Module):
@@ -42,6 +44,7 @@ class Drawn(nn.Module):
         super().__init__()
         self._hidden = (source,)
         self.classes, self.streams, self.compute, self.calls = source.classes, streams, compute, 0
+        self.stochastic = source.stochastic
         self.place = nn.Parameter(torch.empty(0, device=streams.device), requires_grad=False)
         self.eval()
 

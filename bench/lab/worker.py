@@ -128,6 +128,7 @@ class Lab:
         teacher, targets = None, None
         if isinstance(recipe, Distilled):
             teacher = self.model(recipe.teacher)
+            self.fitting.teach(recipe.teacher.key, teacher)
             targets = self.targets(recipe)
         options = Options(
             max_seconds=None if self.settings.stop_at is None else max(0.0, self.settings.stop_at - time.time()),

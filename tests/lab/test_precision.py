@@ -3,19 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from oracles import CPU
+from oracles import CPU, shard_of
 from small import SUITE, go, session
 from torch import nn
 
 from bench.lab.attacks.losses import cross_entropy
+from bench.lab.attacks.peers.fence import Drawn
+from bench.lab.compute.head import restore, widen
 from bench.lab.compute.passes import Compute
 from bench.lab.compute.precision import IMAGES, WORTHWHILE, Fitting, answers_alike, gains, supported
+from bench.lab.judge import judge
+from bench.lab.streams import Streams
 from bench.models.classifier import Plain
 from bench.models.noise import ColoredNoise, Noisy
 from bench.models.smoothing import Smoothed
 from bench.models.wide_resnet import WideResNet
-from bench.recipes import PGD, Examples, Model, Outcomes, Trained
-from bench.report.tables import computed_in
+from bench.recipes import PGD, Examples, Model, Outcomes, Stopping, Trained
+from bench.report.doubts import computed_in
 
 AUTO = SUITE.replace("[protocol]", '[protocol]\nprecision = "auto"').replace("width = 1", "width = 2")
 FAST = "bfloat16" if supported(CPU) else "float32"
@@ -194,3 +198,70 @@ def test_a_number_of_two_precisions_is_marked_by_both():
     about = {"provenance": {"precision": "bfloat16, float32", "crafting_precision": "float32"}}
     assert computed_in(outcomes, about) == {"bfloat16", "float32"}
     assert computed_in(outcomes, None) == {"auto"}
+
+
+def near_tie():
+    """Images whose two best logits are closer than 8 bits of mantissa tell apart, the higher class ahead."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 64, bias=False), nn.ReLU(), nn.Linear(64, 10))
+    with torch.no_grad():
+        net[1].weight.fill_(1 / 3072)
+        net[3].weight.fill_(0.01)
+        net[3].bias.zero_()
+        net[3].bias[7] = 2e-3
+        net[3].weight[:] *= 16 / float(net[3](torch.full((1, 64), 0.5))[0, 0])
+    return Plain(net.eval().requires_grad_(False), 10), torch.full((4, 3, 32, 32), 0.5)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_logits_do_not_tie_in_bfloat16(noisy):
+    """All ten logits round to one number in bfloat16, and class 0 won every image."""
+    model, images = near_tie()
+    source = Smoothed(model, 1e-6) if noisy else model
+    fitting, compute = Fitting(CPU, False, pytest.fail), Compute(CPU)
+    fitting.settle("m", source)
+    tied = Compute(CPU, "bfloat16")
+    draw = source.realise(images.shape, torch.Generator().manual_seed(0))
+    assert (tied.logits(draw, images).argmax(1) == 0).all()
+    fitting.suit(compute, "bfloat16", "m", source, "data", images=lambda: images)
+    assert compute.precision == "bfloat16"
+    logits = compute.logits(draw, images)
+    assert (logits.argmax(1) == 7).all() and logits.dtype == torch.float32
+    _, slope, said = compute.gradient(draw, images, torch.zeros(4, dtype=torch.long), cross_entropy)
+    assert (said.argmax(1) == 7).all() and slope.isfinite().all()
+    labels = torch.zeros(4, dtype=torch.long)
+    lent = Drawn(source, Streams(0, 0, CPU), compute)  # what other libraries' attacks call
+    assert (lent(images).argmax(1) == 7).all()
+    votes = judge(source, shard_of(images, labels), 2, Stopping(), Streams(0, 0, CPU), compute)
+    assert (votes.counts.argmax(1) == 7).all() and (votes.soft == 7).all()
+    fitting.teach("m", source)  # training keeps its arithmetic
+    assert (compute.logits(draw, images).argmax(1) == 0).all()
+
+
+def test_only_the_last_layer_is_computed_in_float32():
+    torch.manual_seed(0)
+    net = WideResNet(10, 1).eval()
+    model = Noisy(net, ColoredNoise(net), 10).eval().requires_grad_(False)
+    seen = {}
+    assert widen(model) and widen(model)
+    for name in ("conv1", "fc"):
+        net.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: seen.update({name: out.dtype}))
+    images = torch.rand(2, 3, 32, 32)
+    draw = model.realise(images.shape, torch.Generator().manual_seed(0))
+    assert Compute(CPU, "bfloat16").logits(draw, images).isfinite().all()
+    assert seen == {"conv1": torch.bfloat16, "fc": torch.float32}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    restore(model)
+    assert "forward" not in vars(net.fc) and before.keys() == model.state_dict().keys()
+
+
+def test_a_network_that_ends_in_something_else_is_said_and_is_float32_where_it_may_be():
+    notes = []
+    pairs = nn.Unflatten(1, (10, 2)), nn.AvgPool1d(2), nn.Flatten()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 20), *pairs)
+    model = Plain(net.eval().requires_grad_(False), 10)
+    fitting, compute = Fitting(CPU, False, notes.append), Compute(CPU)
+    fitting.settle("m", model)
+    fitting.suit(compute, "bfloat16", "m", model, "data", images=lambda: torch.rand(64, 3, 32, 32))
+    assert compute.precision == "bfloat16" and "may tie" in notes[0]
+    fitting.suit(compute, "auto", "m", model, "data", images=lambda: torch.rand(64, 3, 32, 32))
+    assert compute.precision == "float32"

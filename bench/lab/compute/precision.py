@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from bench.lab.compute import compiling
+from bench.lab.compute import compiling, head
 from bench.lab.compute.passes import Compute, laid_out
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier, Realisation
@@ -69,10 +69,12 @@ class Fitting:
     _alike: dict[tuple[str, str], bool] = field(default_factory=dict)
     _work: dict[str, float] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
+    _heads: dict[str, bool] = field(default_factory=dict)
 
     def settle(self, key: str, model: Classifier) -> None:
         """Lay a frozen model out in memory, and compute once what no draw changes."""
         self._tried.discard(key)
+        self._heads.pop(key, None)
         self._widest[key] = 0 if self.exact else laid_out(model)
         for module in model.modules():
             if isinstance(module, Noisy):
@@ -92,12 +94,25 @@ class Fitting:
         `images` gives the first of the dataset with the key `data`, which "auto" asks the model about.
         """
         compute.precision = declared if declared != "auto" else self._fastest(compute, key, model, data, images)
+        if compute.precision == "bfloat16" and not self._head(key, model):
+            self.note("a model does not end in a linear layer: its logits are rounded to bfloat16's 8 bits and may tie")
         compute.suit(self._widest[key])
+
+    def teach(self, key: str, model: Classifier) -> None:
+        """Have a settled model compute as training does, which keeps its arithmetic, until `suit` is called again."""
+        self._heads.pop(key, None)
+        head.restore(model)
+
+    def _head(self, key: str, model: Classifier) -> bool:
+        """Whether the model's logits are computed in float32 under autocast: from now on they are, if that can be."""
+        if key not in self._heads:
+            self._heads[key] = head.widen(model)
+        return self._heads[key]
 
     def _fastest(
         self, compute: Compute, key: str, model: Classifier, data: str, images: Callable[[], Tensor]
     ) -> Precision:
-        if self.exact or not gains(self.device, self._widest[key]):
+        if self.exact or not gains(self.device, self._widest[key]) or not self._head(key, model):
             return "float32"
         if (key, data) not in self._alike:
             both = [Compute(self.device, precision, compute.microbatch) for precision in ("float32", "bfloat16")]

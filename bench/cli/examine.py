@@ -92,13 +92,14 @@ def crosscheck(
     model: Annotated[str, typer.Argument(help="A model of the suite.")],
     scale: ScaleName = "auto",
     images: Annotated[int, typer.Option("--images", help="How many images.", min=1)] = 64,
+    autoattack: Annotated[bool, typer.Option("--autoattack", help="The whole of AutoAttack too.")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
     data_root: DataRoot = None,
     root: Root = Path(),
     batch: Batch = 512,
 ) -> None:
-    """Our PGD beside torchattacks' and foolbox's from the same starts, and APGD-CE of two libraries.
+    """Our PGD beside torchattacks' and foolbox's from the same starts, APGD-CE of two libraries, and APGD-T.
 
     Example: python -m bench crosscheck suites/paper.toml kd-at-vote --images 64
     """
@@ -109,7 +110,7 @@ def crosscheck(
     session = open_suite(suite, scale, None, settings(root, device, data_root, batch))
     entry = chosen(session, suite, model)
     execute(session, [entry.weights], False, quiet, "local", 1, address=None)
-    print(words(compared(session, model, images)))
+    print(words(compared(session, model, images, autoattack)))
 
 
 @app.command()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.recipes import Clean, Outcomes
+from bench.report.doubts import believed
 from bench.report.draw import CLASSES
-from bench.report.tables import About, CellView, Lookup, TableView, believed
+from bench.report.tables import About, CellView, Lookup, TableView
 from bench.suite.cells import Suite
 from bench.suite.writer import toml
 from bench.votes import numbers as folds

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.recipes import Outcomes
+from bench.report.doubts import believed
 from bench.report.render import gfm, letter
-from bench.report.tables import believed
 from bench.suite.cells import Suite
 from bench.votes import numbers as folds
 from bench.votes.numbers import Bounds, Missing, Number

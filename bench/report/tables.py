@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, assert_never
 
-from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Recipe, Square, Worst
+from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Square, Worst
+from bench.report.doubts import believed, computed_in, shy, suspicions
 from bench.store.tasks import images_in
 from bench.suite.cells import Cell, Suite
-from bench.votes.intervals import paired_difference
-from bench.votes.numbers import Missing, Number, correct, fold, rows
+from bench.votes.numbers import Missing, Number, fold
 from bench.votes.votes import Votes
 
 Lookup = Callable[[Outcomes], Votes | None]
@@ -90,7 +90,7 @@ def tables(
         cells = list(suite.cells(name))
         votes = {cell.outcomes: lookup(cell.outcomes) for cell in cells}
         manifests = {outcomes: about(outcomes) for outcomes, found in votes.items() if found is not None}
-        numbers = [number_of(cell, votes[cell.outcomes]) for cell in cells]
+        numbers = [number_of(suite, cell, votes[cell.outcomes]) for cell in cells]
         said = [
             [*remarks(suite, cell, number, manifests.get(cell.outcomes), here), *_warned(warn, cell)]
             for cell, number in zip(cells, numbers, strict=True)
@@ -101,20 +101,15 @@ def tables(
     return views
 
 
-def number_of(cell: Cell, votes: Votes | None) -> Number | Missing:
+def number_of(suite: Suite, cell: Cell, votes: Votes | None) -> Number | Missing:
     """The cell's number from its record."""
     if votes is None:
         return Missing("no record: not run yet, or stopped before its end")
     if cell.number == "claimed":
+        if suite.models[cell.target].rule and cell.outcomes.target.stochastic:
+            return Missing("the attack believed by single draws, which are no vote: see the model without its rule")
         return believed(cell.outcomes, votes)
     return fold(votes, cell.number, (cell.outcomes.key,))
-
-
-def believed(outcomes: Outcomes, votes: Votes) -> Number | Missing:
-    """What the attack believed that it left: of its own source, so no number of another target."""
-    if outcomes.examples.source not in (None, outcomes.target):
-        return Missing("what an attack believes is of its own source, not of another target")
-    return fold(votes, "claimed", (outcomes.key,))
 
 
 def access(source: Model | None, target: Model, attack: Attack) -> str:
@@ -157,6 +152,8 @@ def remarks(
         said.append(f"a subset: {number.n:,} of the {whole:,} {data.split} images ({shuffled})")
     precisions = sorted(computed_in(outcomes, manifest) - {"float32"})
     said += [f"computed in {precision}, not float32" for precision in precisions]
+    if shy(outcomes):
+        said.append("returns the clean image where no draw was wrong: on fresh draws it looks weaker than it is")
     device = (manifest or {}).get("provenance", {}).get("device")
     if here is not None and device not in (None, here):
         said.append(f"recorded elsewhere, on {device}")
@@ -167,60 +164,6 @@ def remarks(
     if row.note:
         said.append(row.note)
     return said
-
-
-def computed_in(outcomes: Outcomes, manifest: Mapping[str, Any] | None) -> set[str]:
-    """What the outcomes and their examples were computed in: as declared, or what "auto" was there, shard by shard."""
-    about = (manifest or {}).get("provenance", {})
-    declared = {"precision": outcomes.precision}
-    if outcomes.examples.source is not None:
-        declared["crafting_precision"] = outcomes.examples.precision
-    words = (str(about.get(name, "auto")) if word == "auto" else word for name, word in declared.items())
-    return {one for word in words for one in word.split(", ")}
-
-
-def suspicions(
-    cells: list[Cell], numbers: list[Number | Missing], votes: Mapping[Outcomes, Votes | None]
-) -> Iterable[tuple[int, str]]:
-    """Cells (by position) whose number should not be believed as it stands, and why.
-
-    An attack that helps; a white-box attack that a transferred one beats (Pintor et al. 2022,
-    indicator 5), both by a paired test; an attack whose own belief differs from fresh draws.
-    """
-    alike: dict[tuple[Recipe, ...], list[Outcomes]] = {}  # by target, data and attack
-    for outcomes in dict.fromkeys(cell.outcomes for cell in cells):
-        examples = outcomes.examples
-        alike.setdefault((outcomes.target, examples.data, examples.attack), []).append(outcomes)
-    for i, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
-        mine = votes[cell.outcomes]
-        if mine is None or isinstance(number, Missing) or cell.source is None:
-            continue
-        model, data, attack = cell.outcomes.target, cell.outcomes.examples.data, cell.outcomes.examples.attack
-        for other in alike.get((model, data, Clean()), ()):
-            theirs = votes[other]
-            if theirs is not None and _above(mine, theirs, cell.number):
-                yield i, "suspicious: the attack raises accuracy above the clean one"
-        own = cell.outcomes.examples.source
-        for other in alike[model, data, attack] if own is not None and own.weights == model.weights else ():
-            theirs, source = votes[other], other.examples.source
-            foreign = source is not None and own is not None and source.weights != own.weights
-            if theirs is not None and foreign and _above(mine, theirs, cell.number):
-                yield i, "suspicious: the transferred attack is stronger, so this white-box one is too weak"
-        believed = fold(mine, "claimed")
-        if (
-            cell.outcomes.examples.source == model
-            and isinstance(believed, Number)
-            and (believed.high < number.low or believed.low > number.high)
-        ):
-            gap = 100 * (number.value - believed.value)
-            yield i, f"the attack believed {100 * believed.value:.2f} %; fresh draws say {gap:+.2f} points"
-
-
-def _above(mine: Votes, theirs: Votes, kind: str) -> bool:
-    a, b = rows(mine, theirs)
-    here, there = correct(mine, kind)[a], correct(theirs, kind)[b]
-    # Most are not above at all and need no test, whose library takes longer to load than tables to write.
-    return len(a) > 1 and here.sum() > there.sum() and paired_difference(here, there).low > 0
 
 
 def _warned(warn: Warn | None, cell: Cell) -> list[str]:
@@ -276,9 +219,19 @@ def _view(
         said_access = dict.fromkeys(cell.access for cell in line if cell and cell.access)
         views.append(RowView(_heads(suite, name, i), "; ".join(said_access), line))
     notes = [text[0].upper() + text[1:] + "." for text in everywhere]
+    computed = [
+        sorted({
+            one for cell in cells if cell.column == j and votes[cell.outcomes] is not None
+            for one in computed_in(cell.outcomes, manifests.get(cell.outcomes))
+        })
+        for j in range(len(table.columns))
+    ]  # fmt: skip
+    heads = [
+        (column.label or column.attack) + ("" if precisions in ([], ["float32"]) else f" ({', '.join(precisions)})")
+        for column, precisions in zip(table.columns, computed, strict=True)
+    ]
     return TableView(
-        name, table.title or name, table.caption, table.heads,
-        tuple(column.label or column.attack for column in table.columns), tuple(views), tuple(legend),
+        name, table.title or name, table.caption, table.heads, tuple(heads), tuple(views), tuple(legend),
         ("Accuracy in percent ± the longer arm of its 95 % interval; bold: our best of the column.", *notes),
         provenance(suite, [view for view in shown.values() if isinstance(view.number, Number)], manifests),
     )  # fmt: skip

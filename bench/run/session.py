@@ -17,7 +17,7 @@ from bench import UserError, nearest
 from bench.recipes import Examples, Outcomes, Weights, Work
 from bench.store.disk import write, writing
 from bench.store.machine import kind
-from bench.store.plan import Plan, everything, plan
+from bench.store.plan import Plan, describe, everything, plan
 from bench.store.records import Damaged, Record, Store
 from bench.store.tasks import Settings
 from bench.suite.cells import Suite
@@ -50,11 +50,23 @@ class Session:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """The suite's names by the keys of what they stand for."""
+        """The suite's names by the keys of what they stand for; of examples and outcomes what their first cell says.
+
+        Equal recipes may have several names, of which a cell knows its own.
+        """
         suite = self.suite
-        names: dict[str, str] = {recipe.key: name for name, recipe in suite.attacks.items()}
-        names |= {entry.model.key: name for name, entry in reversed(suite.models.items())}
-        return names | {recipe.key: name for name, recipe in suite.weights.items()}
+        names: dict[str, str] = {}
+        for name, recipe in (*suite.attacks.items(), *suite.weights.items()):
+            names.setdefault(recipe.key, name)
+        for name, entry in suite.models.items():
+            names.setdefault(entry.model.key, name)
+        for cell in suite.cells():
+            examples, own = cell.outcomes.examples, {cell.outcomes.examples.attack.key: cell.attack}
+            if examples.source is not None and cell.source is not None:
+                own[examples.source.key] = cell.source
+            names.setdefault(examples.key, describe(examples, own))
+            names.setdefault(cell.outcomes.key, describe(cell.outcomes, own | {cell.outcomes.target.key: cell.target}))
+        return names
 
     def wanted(self, only: str | None = None, figures: bool = True) -> list[Outcomes]:
         """The outcomes of every cell, and of the figures unless one table was asked for."""

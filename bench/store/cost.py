@@ -35,28 +35,76 @@ def multiply_adds(network: Network) -> float:
 
 
 def gradients(attack: Attack) -> tuple[float, float]:
-    """Forward passes and gradients to the input that an attack costs for one image."""
+    """Forward passes and gradients to the input that an attack on a stochastic source costs for one image."""
     match attack:
         case PGD():
             chosen = attack.selection if attack.pick == "best" or attack.restarts > 1 else 0
             looks = (attack.steps if attack.pick == "best" else 1) * chosen
             return attack.restarts * (looks + 1.0), float(attack.restarts * attack.steps * attack.eot)
         case Square():
-            return float(attack.queries * attack.draws * attack.restarts), 0.0
+            return float(2 * attack.queries * attack.draws * attack.restarts), 0.0  # each beside the best so far
         case Worst():
             parts = [gradients(inner) for inner in attack.attacks]
             return sum(p[0] for p in parts) + attack.selection * len(parts), sum(p[1] for p in parts)
         case Peer():
-            # a guess for attacks that do not say; AutoAttack's are 100 steps, 9 targets, 5,000 queries
-            whole = {"standard": (3000.0, 1000.0), "plus": (4000.0, 2000.0), "rand": (100.0, 4000.0)}
-            if attack.kind == "autoattack" and attack.name in whole:
-                return whole[attack.name]
-            steps = attack.arguments.get("steps", 1 if attack.name == "FGSM" else 20)
-            return 10.0, float(steps if isinstance(steps, int) else 20)
+            return _autoattack(attack) if attack.kind == "autoattack" else _peer(attack)
         case Clean():
             return 0.0, 0.0
         case _:
             assert_never(attack)
+
+
+PARTS = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+STAY = 0.6  # of AutoAttack's images, for each of its parts on average: what is fooled leaves
+
+
+def _autoattack(attack: Peer) -> tuple[float, float]:
+    """As declared: each part's iterations by restarts, target classes and draws; pyautoattack's defaults else."""
+    version = attack.name.removesuffix(", as published")
+    listed = attack.arguments.get("attacks")
+    parts = PARTS.get(version, tuple(listed) if isinstance(listed, list | tuple) else ())
+    stay, restarts = (1.0, 1) if version == "rand" else (STAY, {"standard": 1, "plus": 5}.get(version, 5))
+
+    def declared(part: str, name: str, usual: int) -> int:
+        table = attack.arguments.get(part)
+        value = table.get(name, usual) if isinstance(table, dict) else usual
+        return value if isinstance(value, int) else usual
+
+    forward = slopes = 0.0
+    for part in parts:
+        if part == "square":
+            forward += declared("square", "n_queries", 5000) * declared("square", "n_restarts", 1)
+            continue
+        name = {"apgd-ce": "apgd", "apgd-dlr": "apgd", "apgd-t": "apgd_targeted"}.get(str(part), "fab")
+        turns = declared(name, "n_restarts", 1 if str(part).endswith("-t") else restarts)
+        turns *= declared(name, "n_target_classes", 9) if str(part).endswith("-t") else 1
+        steps = turns * (declared(name, "n_iter", 100) + (name != "fab"))
+        slopes += steps * declared(name, "eot_iter", 20 if version == "rand" else 1) * (10 if part == "fab" else 1)
+        forward += steps if name == "fab" else 0
+    return stay * forward, stay * slopes
+
+
+def _peer(attack: Peer) -> tuple[float, float]:
+    """What an attack of torchattacks or foolbox, or of one's own, says of itself by the usual names, else a guess."""
+
+    def declared(name: str, usual: int) -> int:
+        value = attack.arguments.get(name, usual)
+        return value if isinstance(value, int) and value > 0 else usual
+
+    if attack.name == "AutoAttack":
+        table = {"n_iter": declared("steps", 100)}
+        version = str(attack.arguments.get("version", "standard"))
+        same = {"apgd": table, "apgd_targeted": table, "fab": table}
+        return _autoattack(attack.model_copy(update={"kind": "autoattack", "name": version, "arguments": same}))
+    turns = declared("eot_iter", 1) * declared("n_restarts", 1) * declared("restarts", 1)
+    if attack.name == "Square":
+        return float(turns * declared("n_queries", 5000)), 0.0
+    steps = declared("steps", {"FGSM": 1, "APGD": 100, "APGDT": 100, "FAB": 100}.get(attack.name, 20))
+    return 10.0, float(steps * turns * (9 if attack.name == "APGDT" else 1))
 
 
 def network_of(model: Model) -> Network:

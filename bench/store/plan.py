@@ -86,7 +86,10 @@ def _attack(attack: Recipe, names: dict[str, str]) -> str:
 
 
 def describe(recipe: Recipe, names: dict[str, str]) -> str:
-    """One line for people; `names` are the suite's names of weights and models, by key."""
+    """One line for people; `names` are the suite's names of attacks, weights and models, and its words for examples
+    and outcomes, by key."""
+    if isinstance(recipe, Examples | Outcomes) and (said := names.get(recipe.key)):
+        return said
     match recipe:
         case Outcomes(examples=Examples(attack=Clean())):
             split = recipe.examples.data.split

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from oracles import NoisyLinear
+from torch import nn
 
 from bench.lab.compute.passes import Compute
 from bench.lab.examine.crosscheck import Row, agreed, crosscheck, words
 from bench.lab.images import load
 from bench.lab.streams import Streams
 from bench.lab.weights.fetch import fetch
+from bench.models.classifier import Plain
 from bench.recipes import Fetched
 from bench.votes import intervals
 
@@ -38,7 +40,7 @@ def test_on_a_real_network_every_image_ends_the_same() -> None:
         eps=Fraction(1, 255), step=Fraction(1, 510), steps=3, apgd_steps=3,
         streams=Streams(0, 0, CPU), compute=Compute(CPU, microbatch=16),
     )  # fmt: skip
-    assert [row.attack for row in rows] == NAMES
+    assert [row.attack for row in rows] == [*NAMES, "APGD-T (pyautoattack)"]
     assert 0 < rows[0].robust.value < 0.9
     assert [row.agreement for row in rows[1:3]] == [1.0, 1.0]
     assert all(row.identical is not None and row.identical >= 0.9 for row in rows[1:3])
@@ -77,5 +79,46 @@ def test_a_difference_is_called_one() -> None:
     near = far._replace(difference=intervals.Difference(-0.01, -0.04, 0.02, 0.5))
     reference = Row("A", "", robust, None, None, None)
     assert not agreed([reference, far]) and agreed([reference, near])
+    stronger = far._replace(alike=False)
+    assert agreed([reference, stronger])
+    said = words([reference, stronger])
+    assert "leaves 30.0 points less than A: under PGD alone this model looks more robust" in said
+    assert "leaves no less" in words([reference, near._replace(alike=False)])
     assert "differs, beyond its paired interval, from A" in words([reference, far])
     assert "agrees, within its paired interval, with A" in words([reference, near])
+
+
+def test_a_masked_gradient_is_seen_by_apgd_t_and_autoattack() -> None:
+    """Logits so confident that the cross-entropy's gradient is 0 in float32: PGD finds nothing, other losses do."""
+    images = load.load().take(slice(0, 12))
+    net = fetch(Fetched(kind="autoattack-example"), Path())
+    source = Plain(Louder(net), 10).eval()
+    rows = crosscheck(
+        source, load.as_tensor(images.images), torch.from_numpy(images.labels),
+        eps=Fraction(2, 255), step=Fraction(1, 255), steps=3, apgd_steps=5, autoattack=False,
+        streams=Streams(0, 0, CPU), compute=Compute(CPU, microbatch=16),
+    )  # fmt: skip
+    by_name = {row.attack: row for row in rows}
+    targeted = by_name["APGD-T (pyautoattack)"]
+    assert by_name["PGD (ours)"].robust.value >= 0.5 and targeted.robust.value <= 0.25
+    assert "APGD-T (pyautoattack): leaves" in words(rows) and "looks more robust than it is" in words(rows)
+
+
+class Louder(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 1e3 * self.net(images)
+
+
+def test_autoattack_is_run_whole_where_it_is_asked_for() -> None:
+    source, generator = NoisyLinear(0.0, 5), torch.Generator().manual_seed(4)
+    images, labels = torch.rand(12, 3, 4, 4, generator=generator), torch.arange(12) % 5
+    rows = crosscheck(
+        source, images, labels, eps=Fraction(1, 500), step=Fraction(1, 1000), steps=1, apgd_steps=2, autoattack=True,
+        streams=Streams(0, 0, CPU), compute=Compute(CPU),
+    )  # fmt: skip
+    assert rows[-1].attack == "AutoAttack standard (pyautoattack)" and rows[-1].reference == "PGD (ours)"
+    assert rows[-1].robust.value <= rows[0].robust.value

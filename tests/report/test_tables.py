@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_votes import honest, pinned
+from made_votes import honest, labels_of, pinned, votes_from
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from bench.recipes import PGD, Peer, Square
+from bench.recipes import PGD, Examples, Outcomes, Peer, Square
+from bench.report.doubts import shy
 from bench.report.render import gfm, letter, plain, records, render, terminal, tex
 from bench.report.tables import access, tables
+from bench.suite.schema import Column
 from bench.votes.numbers import Missing, Number
 
 ABOUT = {"provenance": {"device": "a laptop", "versions": {"torch": "2.9"}}}
@@ -158,6 +160,75 @@ def test_the_gap_between_what_the_attack_believed_and_fresh_draws_is_printed(sui
     view = tables(suite, {**votes, cell.outcomes: boast}.get, lambda outcomes: ABOUT, only="table3")[0]
     assert "the attack believed 0.00 %; fresh draws say +5" in " ".join(said(view, view.rows[0].cells[1]))
     assert "believed" not in " ".join(said(view, view.rows[2].cells[1]))
+
+
+def claimed_column(suite, kind="claimed", attack="pgd10"):
+    """Table 2 with a third column: what the attack believed."""
+    table = suite.tables["table2"]
+    columns = (*table.columns, Column(attack=attack, number=kind))
+    return suite._replace(tables={"table2": table.model_copy(update={"columns": columns, "paper": ()})})
+
+
+def test_what_an_attack_believed_is_compared_with_no_clean_accuracy(suite, votes):
+    """Clean records hold no belief, which counted as wrong: every such column "raised accuracy"."""
+    (view,) = tables(claimed_column(suite), votes.get, lambda outcomes: ABOUT)
+    assert isinstance(view.rows[2].cells[2].number, Number)
+    for row in view.rows:
+        assert "raises accuracy" not in " ".join(said(view, row.cells[2]))
+
+
+def test_an_attack_believes_of_its_own_source_and_of_single_draws(suite, votes):
+    (view,) = tables(claimed_column(suite), votes.get, lambda outcomes: ABOUT)
+    assert isinstance(view.rows[0].cells[2].number, Missing)
+    assert "single draws, which are no vote" in " ".join(said(view, view.rows[0].cells[2]))
+    transfer = suite.tables["table3"].rows[4]
+    other = claimed_column(suite)
+    other = other._replace(tables={"table2": other.tables["table2"].model_copy(update={"rows": (transfer,)})})
+    (view,) = tables(other, lambda outcomes: honest(outcomes, 0.6), lambda outcomes: ABOUT)
+    found = view.rows[0].cells[2].number
+    assert isinstance(found, Missing) and "its own source" in found.reason
+
+
+def test_one_draws_belief_is_no_bias_of_a_vote(suite, votes):
+    """At p = 0.7 in every image the vote is right in nearly all, and one draw in 70 %: no attack was fooled by luck."""
+    cell = next(cell for cell in suite.cells("table2") if cell.attack == "pgd10" and cell.target == "smoothed-vote")
+    n, chances = 300, np.zeros((300, 10))
+    labels = labels_of(np.arange(n))
+    chances[np.arange(n), labels], chances[np.arange(n), (labels + 1) % 10] = 0.7, 0.3
+    found = votes_from(chances, np.arange(n), 32, 1)
+    wrong = (np.random.default_rng(2).random(n) > 0.7).astype(np.int8)
+    lookup = votes | {cell.outcomes: replace(found, claimed=wrong)}
+    (view,) = tables(suite, lookup.get, lambda outcomes: ABOUT, only="table2")
+    shown = view.rows[0].cells[1]
+    assert shown.number.value > 0.95 and "believed" not in " ".join(said(view, shown))
+    lookup = votes | {cell.outcomes: replace(found, claimed=np.ones(n, np.int8))}
+    (view,) = tables(suite, lookup.get, lambda outcomes: ABOUT, only="table2")
+    assert "fresh draws say +7" in " ".join(said(view, view.rows[0].cells[1]))
+
+
+def test_the_precision_stands_in_the_column(suite, votes):
+    auto = suite._replace(protocol=suite.protocol.model_copy(update={"precision": "auto"}))
+    found = {mine.outcomes: votes[theirs.outcomes] for mine, theirs in zip(auto.cells(), suite.cells(), strict=True)}
+    said = {"clean": "float32", "pgd10": "bfloat16"}
+
+    def about(outcomes):
+        crafted = said["clean" if outcomes.examples.source is None else "pgd10"]
+        return {"provenance": {"precision": "float32", "crafting_precision": crafted}}
+
+    (view,) = tables(auto, found.get, about, only="table2")
+    assert view.columns == ("Clean", "PGD-10 (bfloat16, float32)")
+    assert tables(suite, votes.get, lambda outcomes: ABOUT, only="table2")[0].columns == ("Clean", "PGD-10")
+
+
+def test_an_attack_that_leaves_images_alone_is_said_to(suite):
+    cni, student = (suite.models[name].model for name in ("cni", "kd-vote"))
+    for attack, leaves in (
+        (Peer(kind="autoattack", name="rand, as published"), True), (Peer(kind="autoattack", name="rand"), False),
+        (Peer(kind="torchattacks", name="APGD"), True), (Peer(kind="torchattacks", name="PGD"), False),
+    ):  # fmt: skip
+        for source in (cni, student):
+            outcomes = Outcomes(examples=Examples(source=source, attack=attack), target=source)
+            assert shy(outcomes) == (leaves and source is cni)
 
 
 def test_a_missing_cell_is_a_dash_with_its_reason(suite, votes):

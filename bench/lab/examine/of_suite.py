@@ -84,11 +84,11 @@ def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Vote
     return recompute
 
 
-def compared(session: Session, model: str, images: int) -> list[Row]:
+def compared(session: Session, model: str, images: int, autoattack: bool = False) -> list[Row]:
     """The cross-check of our attacks with the peers' on one model of the suite."""
     lab, classifier, pixels, labels, compute = bench_of(session, model, images)
     streams = Streams(session.suite.protocol.seed, 0, lab.device)
-    return crosscheck(classifier, pixels, labels, streams=streams, compute=compute)
+    return crosscheck(classifier, pixels, labels, autoattack=autoattack, streams=streams, compute=compute)
 
 
 def examine(session: Session, model: str, images: int, attack: str | None, queries: int) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from bench.suite.cells import Suite
 from bench.suite.expressions import Comparison, parse, resolve
 from bench.suite.schema import Claim
 from bench.votes.intervals import holm, mcnemar, paired_difference
-from bench.votes.numbers import Floats, correct, rows, shared_variance
+from bench.votes.numbers import Floats, Missing, correct, fold, rows, shared_variance
 from bench.votes.votes import Votes
 
 Lookup = Callable[[Outcomes], Votes | None]
@@ -117,6 +117,8 @@ def test(suite: Suite, comparison: Comparison, lookup: Lookup, where: str) -> Pa
         votes = lookup(outcomes)
         if votes is None:
             return Part(text, 0.0, -1.0, 1.0, 1.0, 0, None, f"no record of {reference.text}")
+        if isinstance(number := fold(votes, kind), Missing):
+            return Part(text, 0.0, -1.0, 1.0, 1.0, 0, None, f"{reference.text}: {number.reason}")
         found.append((factor, votes, kind))
     if not found or len(datasets) > 1:
         why = "its cells are over different images" if found else "it compares no cell"

@@ -63,7 +63,7 @@ class Ours(NamedTuple):
     """A model of a suite: its accuracy clean, under AutoAttack and under PGD-10, as far as recorded.
 
     `version` is AutoAttack's; `claimed` is the accuracy that AutoAttack as published itself saw; `baseline`
-    the leaderboard's id, where the model is one of it.
+    the leaderboard's id, where the model is one of it; `elsewhere` other L-inf eps at which it was attacked.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Ours(NamedTuple):
     claimed: Number | None = None
     stochastic: bool = False
     baseline: str | None = None
+    elsewhere: tuple[Fraction, ...] = ()
 
 
 @cache
@@ -116,8 +117,11 @@ def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
     Of several records of one number, the one with most images counts.
     """
     best: dict[tuple[str, str], tuple[Number, Number | None, str]] = {}
+    elsewhere: dict[str, set[Fraction]] = {}
     for cell in suite.cells():
         what = _kind(cell)
+        if (eps := _elsewhere(cell)) is not None and lookup(cell.outcomes) is not None:
+            elsewhere.setdefault(cell.target, set()).add(eps)
         votes = lookup(cell.outcomes) if what else None
         if not what or votes is None:
             continue
@@ -149,6 +153,7 @@ def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
                 claimed=published[1] if published else None,
                 stochastic=entry.model.stochastic,
                 baseline=_baseline(entry.weights),
+                elsewhere=tuple(sorted(elsewhere.get(name, ()))),
             )
         )
     return found
@@ -201,7 +206,14 @@ def words(model: Ours) -> list[str]:
             f"the stronger attack, so place {at} is the best it could have."
         )
     else:
-        said.append(f"**{model.name}** has no clean accuracy beside a robust one here, so it has no place.")
+        if not clean:
+            lacks = "has no clean accuracy here"
+        elif model.elsewhere:
+            at_eps = ", ".join(f"{float(eps * 255):g}/255" for eps in model.elsewhere)
+            lacks = f"was attacked at eps {at_eps} here, and the leaderboard is of {EPS * 255}/255"
+        else:
+            lacks = f"has no white-box number at eps {EPS * 255}/255 here"
+        said.append(f"**{model.name}** {lacks}, so it has no place.")
     if robust and model.pgd:
         gap = 100 * (model.pgd.value - robust.value)
         side = "less" if gap >= 0 else "more"
@@ -284,6 +296,14 @@ def _kind(cell: Cell) -> str | None:
             return "autoattack"
         case _:
             return None
+
+
+def _elsewhere(cell: Cell) -> Fraction | None:
+    """The L-inf eps of a white-box cell on test images, if it is not the leaderboard's."""
+    attack: Attack = cell.outcomes.examples.attack
+    own = cell.source == cell.target and cell.outcomes.examples.data.split == "test"
+    eps = getattr(attack, "eps", None) if own and getattr(attack, "norm", "Linf") == "Linf" else None
+    return eps if isinstance(eps, Fraction) and eps != EPS else None
 
 
 def _architecture(weights: Trained | Distilled | Fetched) -> str:

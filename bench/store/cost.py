@@ -121,6 +121,8 @@ def passes(recipe: Work) -> float:
             return 0.0
         case Examples():
             forward, slopes = gradients(recipe.attack)
+            if isinstance(recipe.attack, Square) and recipe.source is not None and not recipe.source.stochastic:
+                forward = float(recipe.attack.queries * recipe.attack.restarts)  # one draw, and no second look
             return images_in(recipe) * (forward + slopes * (1 + BACKWARD_TO_INPUT))
         case Outcomes():
             share = 0.25 if recipe.stopping.kind == "adaptive" else 1.0

@@ -1,5 +1,7 @@
 """Claims: read safely, tested honestly, and wrong only as often as declared."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -154,6 +156,19 @@ def test_two_labels_without_a_constant_are_tested_by_mcnemar(suite):
 def test_without_a_record_nothing_is_decided(suite):
     for verdict in claims.claims(suite, lambda outcomes: None):
         assert verdict.verdict == "undecided" and "no record" in claims.sentence(verdict)
+
+
+def test_a_claim_of_a_rule_that_stopped_no_draws_is_undecided(suite):
+    """The soft winner of draws that ended with the vote is no soft prediction."""
+    claim = with_claims(suite, "table1[smoothed-soft, clean] > table1[kd-vote, clean]")
+
+    def lookup(outcomes):
+        votes = honest(outcomes, 0.5)
+        more = votes.counts + (np.arange(len(votes.labels)) % 2)[:, None].astype(np.uint16)
+        return replace(votes, rule="vote", counts=more) if outcomes.target.stochastic else votes
+
+    (verdict,) = claims.claims(claim, lookup)
+    assert verdict.verdict == "undecided" and "vote rule" in verdict.deciding.why
 
 
 def test_claims_about_different_images_are_refused(suite):

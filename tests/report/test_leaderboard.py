@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,14 @@ def test_without_autoattack_there_is_no_rank_but_a_bound() -> None:
     model = Ours("Teacher", "WideResNet-28-4", number(0.85), None, number(0.6))
     assert "| **Teacher**" not in compare([model])
     assert "the best it could have" in words(model)[0]
-    assert "no place" in words(Ours("Half", "x", number(0.8), None, None))[0]
+    half = words(Ours("Half", "x", number(0.8), None, None))[0]
+    assert "no white-box number at eps 8/255 here, so it has no place" in half
+    assert "no clean accuracy here" in words(Ours("Half", "x", None, None, number(0.4)))[0]
+
+
+def test_a_model_at_another_eps_has_a_clean_accuracy_and_no_place() -> None:
+    (said,) = words(Ours("Two", "x", number(0.8), None, None, elsewhere=(Fraction(2, 255), Fraction(1, 10))))
+    assert "attacked at eps 2/255, 25.5/255 here, and the leaderboard is of 8/255, so it has no place" in said
 
 
 def test_a_rejudged_model_is_held_against_its_own_row() -> None:
@@ -165,6 +173,7 @@ def test_a_suites_own_numbers_are_found_at_the_right_eps_and_white_box(tmp_path:
     assert (found.name, found.architecture, found.baseline) == ("carmon", "WideResNet-28-10", "Carmon2019Unlabeled")
     assert found.clean and found.pgd and found.autoattack
     assert (found.clean.value, found.pgd.value, found.autoattack.value) == (1.0, 0.5, 0.25)
+    assert found.elsewhere == (Fraction(4, 255),)
     assert ours(suite, lambda outcomes: None) == [] and "nothing of ours" in compare([])
 
 

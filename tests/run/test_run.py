@@ -28,7 +28,7 @@ from bench.run.engines.local import Workers
 from bench.run.runner import Runner
 from bench.run.session import FINDING, planned
 from bench.store.cost import Rates
-from bench.store.plan import refuse_stale
+from bench.store.plan import describe, refuse_stale
 from bench.store.records import Store
 from bench.store.tasks import Done, Hooks, images_in, rows, shards
 
@@ -486,3 +486,23 @@ def test_trained_weights_say_what_they_cost(whole: Path):
     for manifest in (whole / ".bench" / "weights").glob("*/*/manifest.json"):
         about = json.loads(manifest.read_text())["provenance"]
         assert about["forward_passes"] > 0 and about["backward_passes"] > 0
+
+
+EQUAL = SUITE.replace("[trainings.short]", """[attacks.same]
+kind = "pgd"
+steps = 2
+
+[trainings.short]""").replace("[models.student]", """[models.again]
+weights = "cni"
+draws = 3
+
+[models.student]""").replace('rows = ["cni",', 'rows = ["again", "cni",')
+
+
+def test_equal_recipes_are_called_as_the_cell_that_asks_calls_them(tmp_path: Path):
+    """The last of two equal attacks, and one of two models of the same weights, lent its name to all."""
+    opened = session(tmp_path, EQUAL)
+    said = [describe(recipe, opened.names) for recipe in planned(opened, opened.wanted(), False).order]
+    assert "judge again on pgd of again" in said and "judge cni on pgd of cni" in said
+    assert "judge again on clean images" in said or "judge again on the images of excerpt" in said
+    assert not any("same" in one for one in said)

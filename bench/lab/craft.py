@@ -101,7 +101,7 @@ def check(attack: Crafting, images: Tensor, crafted: Crafted) -> None:
 
 
 def _distance(attack: PGD | Square | Peer, difference: Tensor) -> tuple[Tensor, str]:
-    norm = attack.norm if isinstance(attack, Peer) else "Linf"
+    norm = "Linf" if isinstance(attack, Square) else attack.norm
     flat = difference.double().flatten(1)
     match norm:
         case "Linf":

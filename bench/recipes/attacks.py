@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.recipes.base import Arguments, Exact, Natural, Recipe, Whole, exact
 
@@ -17,10 +17,13 @@ class Clean(Recipe):
 
 
 Eps = Annotated[Exact, Field(ge=0, le=1)]
+Radius = Annotated[Exact, Field(ge=0)]
 
 
 class PGD(Recipe):
-    """Projected gradient descent in L-inf (Madry et al. 2018), in eval mode, noise fresh each step.
+    """Projected gradient descent (Madry et al. 2018), in eval mode, noise fresh each step.
+
+    `eps` and `step` are in units of `norm`: in L-inf a step follows the gradient's sign, in L2 its direction.
 
     `eot` draws a step average the gradient (Athalye et al. 2018); `gradient` says of what: of the
     mean loss over the draws, or of the loss of the mean softmax (SmoothAdv, Salman et al. 2019).
@@ -31,9 +34,11 @@ class PGD(Recipe):
     `keep_iterates` stores every iterate, so that accuracy by attack step can be judged.
     """
 
+    late: ClassVar[frozenset[str]] = frozenset({"norm"})
+
     kind: Literal["pgd"] = "pgd"
-    eps: Eps = Fraction(8, 255)
-    step: Eps = Fraction(2, 255)
+    eps: Radius = Fraction(8, 255)
+    step: Radius = Fraction(2, 255)
     steps: Whole = 10
     random_start: bool = True
     restarts: Natural = 1
@@ -46,6 +51,13 @@ class PGD(Recipe):
     accumulate: bool = False
     momentum: Annotated[float, Field(ge=0)] = 0.0
     keep_iterates: bool = False
+    norm: Literal["Linf", "L2"] = "Linf"
+
+    @model_validator(mode="after")
+    def _within(self) -> PGD:
+        if self.norm == "Linf" and max(self.eps, self.step) > 1:
+            raise ValueError("in L-inf eps and step are at most 1, the whole range of a pixel; 8/255 is usual")
+        return self
 
 
 class Square(Recipe):

@@ -286,7 +286,7 @@ def _kind(cell: Cell) -> str | None:
     match attack:
         case Clean():
             return "clean"
-        case PGD(steps=10, eps=eps) if eps == EPS:
+        case PGD(steps=10, norm="Linf", eps=eps) if eps == EPS:
             return "pgd"
         case Peer(kind="autoattack", norm="Linf", name="standard" | "plus" | "rand", eps=eps) if eps == EPS:
             return "autoattack"

@@ -82,7 +82,10 @@ def everything(wanted: Iterable[Work]) -> list[Work]:
 def _attack(attack: Recipe, names: dict[str, str]) -> str:
     eps = getattr(attack, "eps", None)
     kind = str(getattr(attack, "kind", ""))
-    return names.get(attack.key) or (kind if eps is None else f"{kind} at {float(eps * 255):g}/255")
+    if eps is None or attack.key in names:
+        return names.get(attack.key, kind)
+    norm = getattr(attack, "norm", "Linf")
+    return f"{kind} at {float(eps * 255):g}/255" if norm == "Linf" else f"{kind} at {norm} {float(eps):g}"
 
 
 def describe(recipe: Recipe, names: dict[str, str]) -> str:

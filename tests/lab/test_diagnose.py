@@ -268,3 +268,14 @@ def test_incomplete_looks_only_at_images_that_held_out() -> None:
     assert checks.incomplete(rising).verdict == "cannot tell"
     assert checks.incomplete(level).verdict == "ok"
     assert checks.incomplete(rising + 5).verdict == "ok"
+
+
+def test_in_l2_an_honest_model_passes_and_a_masked_one_does_not():
+    images, labels = test_images(40)
+    attack = PGD(eps="0.5", step="0.1", steps=10, norm="L2")
+    found = {
+        finding.check: finding
+        for finding in diagnose(resnet18(), images, labels, streams(), compute(), attack, queries=30)
+    }
+    assert not [name for name, finding in found.items() if finding.verdict == "suspicious"]
+    assert found["large-eps"].figure.endswith("eps 28") and found["black-box"].verdict == "ok"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench import UserError
 from bench.lab.attacks import losses, pgd
+from bench.lab.attacks.ball import Ball, lengths
 from bench.lab.attacks.view import AttackError, View
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier, Plain
@@ -117,9 +118,9 @@ def test_eot_averages_the_draws_and_accumulate_sums_the_steps() -> None:
 
     for accumulate in (False, True):
         first = slope(images, 0)
-        one = pgd.project(images + size * first.sign(), images, eps)
+        one = Ball(eps).project(images + size * first.sign(), images)
         second = slope(one, 1) + (first if accumulate else 0)
-        two = pgd.project(one + size * second.sign(), images, eps)
+        two = Ball(eps).project(one + size * second.sign(), images)
         attack = PGD(eps=eps, step=size, steps=2, eot=3, random_start=False, accumulate=accumulate, keep_iterates=True)
         crafted = run(attack, model, images, labels)
         assert crafted.iterates is not None
@@ -325,3 +326,56 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_no_number() -> None:
 
     with pytest.raises(AttackError, match="NaN or infinite"):
         run(PGD(steps=1), Plain(Root(), 3), noise_images(2), torch.arange(2))
+
+
+# -- L2 -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+@pytest.mark.parametrize("eps", ["0.05", "0.1", "0.2"])
+def test_reaches_the_robust_accuracy_of_a_linear_classifier_in_l2(eps: str, loss: str) -> None:
+    """There the margin falls by eps |w|_2: no smaller perturbation fools, and this one does."""
+    model, images, labels = linear_problem(400, seed=1)
+    far = model.values(images) * (2 * labels - 1) / model.weight.norm()
+    robust = far > float(Fraction(eps))
+    assert 0.05 < robust.float().mean() < 0.99
+    attack = PGD(eps=eps, step=Fraction(eps) / 4, steps=20, loss=loss, norm="L2")
+    crafted = run(attack, model, images, labels)
+    assert lengths(crafted.images - images).max() <= float(Fraction(eps))
+    clear = (far - float(Fraction(eps))).abs() > 1e-4
+    assert torch.equal((answers(model, crafted.images) == labels)[clear], robust[clear])
+
+
+def test_l2_of_torchattacks_from_the_images() -> None:
+    import torchattacks
+
+    model = resnet18()
+    images, labels = test_images(8)
+    theirs = torchattacks.PGDL2(model.net, eps=0.5, alpha=0.1, steps=3, random_start=False)(images, labels)
+    attack = PGD(eps="0.5", step="0.1", steps=3, random_start=False, norm="L2")
+    ours = run(attack, model, images, labels).images
+    # Theirs adds 1e-10 to the slope's length, which is not much more than that where the model is very sure.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=5e-4)
+    assert ((ours - theirs).abs() > 2e-5).float().mean() < 0.05
+
+
+def test_the_norm_stays_out_of_the_key_at_its_default() -> None:
+    assert PGD(norm="Linf").key == PGD().key != PGD(norm="L2").key
+    with pytest.raises(ValueError, match="at most 1"):
+        PGD(eps=2)
+    assert PGD(eps=2, norm="L2").eps == 2
+
+
+@given(seed=st.integers(0, 2**31), eps=st.floats(1e-3, 3), norm=st.sampled_from(["Linf", "L2"]))
+@settings(max_examples=40, deadline=None)
+def test_a_ball_keeps_what_it_is_given(seed: int, eps: float, norm: str) -> None:
+    """Projected images are inside, those inside stay, and a step's length is 1 in the norm."""
+    dice = torch.Generator().manual_seed(seed)
+    ball, centre = Ball(eps, norm), torch.rand(4, 3, 5, 5, generator=dice)
+    for moved in (ball.random(centre, dice), ball.project(centre + torch.randn(4, 3, 5, 5, generator=dice), centre)):
+        far = lengths(moved - centre) if norm == "L2" else (moved - centre).abs().amax()
+        assert moved.min() >= 0 and moved.max() <= 1 and float(far.max()) <= eps * (1 + 1e-6) + 1e-7
+        torch.testing.assert_close(ball.project(moved, centre), moved, rtol=0, atol=1e-5)
+    along = ball.along(torch.randn(4, 3, 5, 5, generator=dice) * 1e-30)
+    far = lengths(along) if norm == "L2" else along.abs().amax((1, 2, 3))
+    torch.testing.assert_close(far, torch.ones_like(far))

@@ -232,7 +232,7 @@ CASES = {
     "a dangling data set": ('data = "few"', 'data = "fev"', "no [datasets.fev] in this file; did you mean 'few'?"),
     "a wrong type": ("depth = 10", 'depth = "ten"', "networks.small.depth: Input should be a valid integer, not 'ten'"),
     "a wrong depth": ("depth = 10", "depth = 12", "a WideResNet's depth is 6n + 4"),
-    "a number out of bounds": ('"8/255"', '"9/8"', "less than or equal to 1"),
+    "a number out of bounds": ('"8/255"', '"9/8"', "at most 1"),
     "no number": ('"8/255"', '"eight"', "write a number or a fraction such as '8/255'"),
     "a table of another shape": ('[[80, 40, ""], ', "[[80, 40], ", "paper must have 2 rows of 3 values"),
     "a percentage above 100": ("[[80, ", "[[180, ", "paper holds percentages"),

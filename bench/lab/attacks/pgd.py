@@ -1,4 +1,4 @@
-"""Projected gradient ascent in L-inf (Madry et al. 2018, arXiv 1706.06083), for stochastic sources too."""
+"""Projected gradient ascent in L-inf and L2 (Madry et al. 2018, arXiv 1706.06083), for stochastic sources too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench import UserError
 from bench.lab.attacks import Crafted, losses
+from bench.lab.attacks.ball import Ball
 from bench.lab.attacks.view import AttackError, Found, View
 from bench.lab.compute.passes import Compute
 from bench.lab.streams import Streams
@@ -55,15 +56,12 @@ def start(attack: PGD, images: Tensor, streams: Streams, restart: int) -> Tensor
     """Where a restart begins: uniform in the ball and clamped to [0, 1], or the images themselves."""
     if not attack.random_start or attack.eps == 0:
         return images
-    eps = float(attack.eps)
-    noise = torch.rand(images.shape, generator=streams.generator("start", restart), device=images.device)
-    return (images + noise.mul_(2 * eps).sub_(eps)).clamp_(0, 1)
+    return ball(attack).random(images, streams.generator("start", restart))
 
 
-def project(images: Tensor, centre: Tensor, eps: float) -> Tensor:
-    """The nearest images within L-inf distance eps of `centre` and in [0, 1]."""
-    # By way of the difference, as torchattacks does it: the last bit decides signs near zero.
-    return (images - centre).clamp_(-eps, eps).add_(centre).clamp_(0, 1)
+def ball(attack: PGD) -> Ball:
+    """Where its iterates stay."""
+    return Ball(float(attack.eps), attack.norm)
 
 
 def _search(
@@ -118,7 +116,7 @@ def _ascend(
 
     `rows` are the images still in the batch; those fooled leave it where the attack stops early.
     """
-    eps, size = float(attack.eps), float(attack.step)
+    inside, size = ball(attack), float(attack.step)
     at: Tensor | slice = slice(None) if rows is None else rows
     here = begin[at]
     memory = torch.zeros_like(here)
@@ -136,7 +134,7 @@ def _ascend(
             rows = stay if rows is None else rows[stay]
             at, here, slope, memory = rows, here[stay], slope[stay], memory[stay]
         memory = _remember(attack, memory, slope)
-        here = project(here + size * memory.sign(), images[at], eps)
+        here = inside.project(here + size * inside.along(memory), images[at])
         if attack.keep_iterates:
             current = here if rows is None else current.index_copy(0, rows, here)
             path.append(current)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from bench import UserError
 from bench.lab.attacks import losses
+from bench.lab.attacks.ball import Ball
 from bench.lab.attacks.view import AttackError
 from bench.lab.compute.passes import Compute
 from bench.lab.craft import craft
@@ -21,10 +23,10 @@ from bench.lab.examine.outputs import Anchored, Case, Frozen
 from bench.lab.examine.rules import Finding, Right
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier
-from bench.recipes import PGD, Square
+from bench.recipes import PGD, Peer, Square
 
 LARGE = Fraction(1, 2)
-"""The eps at which every image can be made grey: accuracy must be down to chance."""
+"""How far a pixel may move so that every image can be made grey: accuracy must be down to chance."""
 
 
 FEWEST = 8
@@ -65,8 +67,9 @@ def diagnose(
     if not connected:
         case = replace(case, model=Anchored(model))
     yield slopes.saturation(case)
-    yield slopes.uphill(case, float(declared.eps) / 16)
-    yield slopes.unstable(case, float(declared.eps))
+    ball = Ball(float(declared.eps), declared.norm)
+    yield slopes.uphill(case, ball)
+    yield slopes.unstable(case, ball)
     yield slopes.signal(case, declared.eot)
     yield rules.reach(declared)
     try:
@@ -83,7 +86,7 @@ def _attacked(
     # Where a model is deterministic, fooled images may leave early: fewer passes, the same verdicts.
     fields |= {"keep_iterates": False, "early_stop": sure}
 
-    def under(attack: PGD | Square) -> Right:
+    def under(attack: PGD | Square | Peer) -> Right:
         return right(case, _crafted(case, attack), draws)
 
     def changed(**changes: object) -> PGD:
@@ -95,15 +98,16 @@ def _attacked(
     if sure and not declared.early_stop:
         yield rules.silent_success(white, np.minimum(white, under(changed())))
     # From the images themselves: a random start this far away is noise that fools without any attack.
-    large = changed(eps=LARGE, step=LARGE / 4, steps=max(declared.steps, 10), random_start=False)
-    yield rules.large_eps(under(large), case.model.classes, float(LARGE))
+    grey = LARGE * (1 if declared.norm == "Linf" else math.ceil(case.images[0].numel() ** 0.5))
+    large = changed(eps=grey, step=grey / 4, steps=max(declared.steps, 10), random_start=False)
+    yield rules.large_eps(under(large), case.model.classes, float(grey))
     if not sure:
         frozen = replace(case, model=Frozen(case.model, case.streams.number("select", 89)))
         yield rules.frozen_noise(right(frozen, _crafted(frozen, changed()), 1), white)
     yield rules.single_step(white, under(changed(steps=1, step=declared.eps, random_start=False)))
     yield rules.eps_order(under(changed(eps=declared.eps / 2, step=declared.step / 2)), white)
     yield rules.random_noise(white, under(changed(steps=0, random_start=True, restarts=10)))
-    yield rules.black_box(white, under(Square(eps=declared.eps, queries=queries, draws=min(20, draws))))
+    yield rules.black_box(white, under(_black_box(declared, queries, min(20, draws))))
     for name, images in transfers.items():
         yield rules.transfer(white, right(case, images, draws), name)
     if not transfers:
@@ -148,5 +152,14 @@ def _declared(case: Case, declared: PGD) -> tuple[Tensor, Tensor]:
     return crafted.images, crafted.iterates
 
 
-def _crafted(case: Case, attack: PGD | Square) -> Tensor:
+def _black_box(declared: PGD, queries: int, draws: int) -> Square | Peer:
+    """Square in the attack's norm: ours in L-inf, AutoAttack's in L2."""
+    if declared.norm == "Linf":
+        return Square(eps=declared.eps, queries=queries, draws=draws)
+    part = {"n_queries": queries, "n_restarts": 1}
+    arguments = {"attacks": ["square"], "square": part}
+    return Peer(kind="autoattack", name="custom", eps=declared.eps, norm=declared.norm, arguments=arguments)
+
+
+def _crafted(case: Case, attack: PGD | Square | Peer) -> Tensor:
     return craft(attack, case.model, case.images, case.labels, case.streams, case.compute).images

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bench.lab.attacks import losses
+from bench.lab.attacks.ball import Ball
 from bench.lab.compute.passes import Loss
 from bench.lab.examine.outputs import Case
 from bench.lab.examine.rules import Finding, rises_too_rarely
@@ -48,12 +49,13 @@ def saturation(case: Case) -> Finding:
     return Finding("saturation", figure, "ok")
 
 
-def uphill(case: Case, step: float) -> Finding:
-    """A small step along the gradient's sign must raise the loss of the same draw; share of images where it does."""
+def uphill(case: Case, ball: Ball) -> Finding:
+    """A step along the gradient, of a 16th of the ball, must raise the loss of the same draw; images where it does."""
     view = case.view
     draw = view.draw("select", 97)
     before, slope, _ = view.compute.gradient(draw, case.images, case.labels, losses.margin)
-    moved = (case.images + step * slope.sign()).clamp(0, 1)
+    step = ball.eps / 16
+    moved = (case.images + step * ball.along(slope)).clamp(0, 1)
     after = losses.margin(view.compute.logits(draw, moved), case.labels)
     rises, n = int((after > before).sum()), len(before)
     figure = f"a step of {step:.2g} along the gradient raises the loss of {rises} of {n} images"
@@ -82,15 +84,14 @@ def signal(case: Case, eot: int, draws: int = 6) -> Finding:
     return Finding("gradient-noise", figure, "ok")
 
 
-def unstable(case: Case, eps: float, points: int = 8) -> Finding:
+def unstable(case: Case, ball: Ball, points: int = 8) -> Finding:
     """How much the margin of one draw changes at random points of the ball, relative to itself (Pintor et al. I2)."""
     view = case.view
     draw, dice = view.draw("select", 87), case.streams.generator("select", 86)
     here = losses.margin(view.compute.logits(draw, case.images), case.labels)
     total = torch.zeros_like(here)
     for _ in range(points):
-        noise = torch.rand(case.images.shape, generator=dice, device=case.images.device).mul_(2 * eps).sub_(eps)
-        there = losses.margin(view.compute.logits(draw, (case.images + noise).clamp_(0, 1)), case.labels)
+        there = losses.margin(view.compute.logits(draw, ball.random(case.images, dice)), case.labels)
         total += ((there - here).abs() / here.abs().clamp_min(1e-12)).clamp_max(1)
     change = float((total / points).median())
     figure = f"random points of the ball change the margin by {100 * change:.0f} % (median image)"

@@ -25,7 +25,7 @@ def perturb(
     usual = attack.loss == "ce" and attack.gradient == "mean-loss" and attack.pick == "last"
     if not usual or attack.restarts > 1 or attack.early_stop:
         return pgd.craft(attack, source, images, labels, streams, compute).images
-    eps, size = float(attack.eps), float(attack.step)
+    inside, size = pgd.ball(attack), float(attack.step)
     here = pgd.start(attack, images, streams, 0)
     memory: Tensor | None = None
     for step in range(attack.steps):
@@ -41,7 +41,7 @@ def perturb(
             memory = slope if memory is None else attack.momentum * memory + slope
         else:
             memory = slope
-        here = pgd.project(here + size * memory.sign(), images, eps)
+        here = inside.project(here + size * inside.along(memory), images)
     return here
 
 

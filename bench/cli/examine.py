@@ -63,7 +63,7 @@ def diagnose(
 
     session = open_suite(suite, scale, None, settings(root, device, data_root, batch))
     entry = chosen(session, suite, model)
-    execute(session, [entry.weights], False, json, "local", 1, address=None)
+    execute(session, entry.model.made_from, False, json, "local", 1, address=None)
     found = []
     for finding in examine(session, model, images, attack, queries):
         found.append(finding._asdict())
@@ -109,7 +109,7 @@ def crosscheck(
 
     session = open_suite(suite, scale, None, settings(root, device, data_root, batch))
     entry = chosen(session, suite, model)
-    execute(session, [entry.weights], False, quiet, "local", 1, address=None)
+    execute(session, entry.model.made_from, False, quiet, "local", 1, address=None)
     print(words(compared(session, model, images, autoattack)))
 
 

@@ -36,12 +36,12 @@ def plan(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="models, attacks or suites.")],
+    what: Annotated[str, typer.Argument(help="models, attacks, defences or suites.")],
     suite: Annotated[Path, typer.Option("--suite", help="Whose models and attacks.")] = Path("suites/paper.toml"),
     scale: ScaleName = "auto",
     root: Root = Path(),
 ) -> None:
-    """List the models or attacks of a suite, or the suites at hand.
+    """List the models or attacks of a suite, the defences that it may declare, or the suites at hand.
 
     Example: python -m bench list models --suite suites/paper.toml
     """

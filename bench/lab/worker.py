@@ -27,10 +27,13 @@ from bench.lab.images import load as datasets
 from bench.lab.judge import Judged, judge, part
 from bench.lab.streams import Streams
 from bench.lab.weights.build import build
+from bench.lab.weights.defend import over
 from bench.lab.weights.files import load as load_weights
 from bench.models.classifier import Classifier
 from bench.models.smoothing import Smoothed
-from bench.recipes import PGD, Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Peer, Trained, targets_of
+from bench.recipes import PGD, Clean, Data, Distilled, Examples, Fetched, Mixture, Model, Outcomes, Peer, Trained
+
+from bench.recipes import Weights, targets_of  # isort: skip
 from bench.recipes.base import Arithmetic
 from bench.store.cost import gradients
 from bench.store.disk import write_part, writing
@@ -170,7 +173,8 @@ class Lab:
         self.suit(compute, recipe.precision, recipe.source, recipe.data)
         if isinstance(recipe.attack, PGD) and not recipe.attack.early_stop:  # a batch that shrinks has no one shape
             forwards, slopes = gradients(recipe.attack)
-            self.fitting.compile(compute, recipe.source.key, source, recipe, forwards, slopes, draws=recipe.attack.eot)
+            draws = recipe.attack.gradients_a_step
+            self.fitting.compile(compute, recipe.source.key, source, recipe, forwards, slopes, draws=draws)
         made = craft(
             recipe.attack,
             source,
@@ -281,7 +285,10 @@ class Lab:
         if model.key in self._models:
             self._models.move_to_end(model.key)
             return self._models[model.key]
-        classifier = self._weights(model)
+        classifier = self._weights(model.weights)
+        if model.defence is not None:
+            other = self._weights(model.defence.other) if isinstance(model.defence, Mixture) else None
+            classifier = over(model.defence, classifier, other)
         if model.sigma:
             std = getattr(getattr(classifier, "net", None), "std", None)
             classifier = Smoothed(classifier, float(model.sigma), model.unit, std)
@@ -292,9 +299,9 @@ class Lab:
             self._models.popitem(last=False)
         return classifier
 
-    def _weights(self, model: Model) -> Classifier:
+    def _weights(self, weights: Weights) -> Classifier:
         described, self._described = self._described, None
-        match model.weights:
+        match weights:
             case Fetched() as recipe:
                 from bench.lab.weights.fetch import differs, fetch
 

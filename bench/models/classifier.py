@@ -56,6 +56,9 @@ class Classifier(nn.Module):
     joins: bool = False
     """Whether several draws can share a pass through a network, as `realise_all` has them do."""
 
+    alters: ClassVar[bool] = False
+    """Whether a realisation has modules of the network act otherwise, which a compiled graph of it would not see."""
+
     where: ClassVar[Where | None] = None
     """Where the noise lives, if there is any and it is known."""
 
@@ -114,3 +117,8 @@ class Plain(Classifier):
 
     def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None = None) -> Realisation:
         return lambda images, rows=None: self.net(images)
+
+
+def alters(model: nn.Module) -> bool:
+    """Whether anything in `model` must not be compiled, as `Classifier.alters` says."""
+    return any(isinstance(module, Classifier) and module.alters for module in model.modules())

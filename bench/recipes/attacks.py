@@ -18,6 +18,7 @@ class Clean(Recipe):
 
 Eps = Annotated[Exact, Field(ge=0, le=1)]
 Radius = Annotated[Exact, Field(ge=0)]
+Draw = Literal["moving", "frozen", "pseudo-eot", "none"]
 
 
 class PGD(Recipe):
@@ -32,9 +33,14 @@ class PGD(Recipe):
     restarts keep the start, that is wrong most often over `selection` draws of their own, the
     larger mean margin breaking ties.
     `keep_iterates` stores every iterate, so that accuracy by attack step can be judged.
+
+    `draw` is the protocol of a stochastic source's draws: "moving", fresh ones for every gradient; "frozen", one for
+    the whole attack, which then meets a deterministic network (RPF, RNA, CTRW and DWQ were published so);
+    "pseudo-eot", copies that share a step's draw, so that their mean is one gradient and is computed once (L2P and
+    WCA-Net); "none", the network without its noise. Scoring is on fresh draws whatever it says.
     """
 
-    late: ClassVar[frozenset[str]] = frozenset({"norm"})
+    late: ClassVar[frozenset[str]] = frozenset({"norm", "draw"})
 
     kind: Literal["pgd"] = "pgd"
     eps: Radius = Fraction(8, 255)
@@ -52,6 +58,12 @@ class PGD(Recipe):
     momentum: Annotated[float, Field(ge=0)] = 0.0
     keep_iterates: bool = False
     norm: Literal["Linf", "L2"] = "Linf"
+    draw: Draw = "moving"
+
+    @property
+    def gradients_a_step(self) -> int:
+        """Gradients that a step is really the mean of, on a stochastic source."""
+        return self.eot if self.draw == "moving" else 1
 
     @model_validator(mode="after")
     def _within(self) -> PGD:
@@ -78,7 +90,8 @@ class Square(Recipe):
 class Peer(Recipe):
     """Another library's attack, by name and keyword arguments, fenced and re-checked.
 
-    `eps` is in units of `norm`: an L1 or L2 ball of [0, 1]^(3 x 32 x 32) may be larger than 1.
+    `eps` is in units of `norm`: an L1 or L2 ball of [0, 1]^(3 x 32 x 32) may be larger than 1. `draw` as in `PGD`;
+    a frozen draw that is not shared by the batch goes by an image's place in the batch that the library hands over.
     """
 
     kind: Literal["torchattacks", "autoattack", "foolbox", "python"]
@@ -86,6 +99,9 @@ class Peer(Recipe):
     eps: Annotated[Exact, Field(ge=0)] = Fraction(8, 255)
     norm: Literal["Linf", "L2", "L1"] = "Linf"
     arguments: Arguments = Field(default_factory=dict)
+    draw: Literal["moving", "frozen", "none"] = "moving"
+
+    late: ClassVar[frozenset[str]] = frozenset({"draw"})
 
     @field_validator("eps", mode="before")
     @classmethod

@@ -11,21 +11,40 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from bench.recipes.attacks import PGD, Attack, Clean, Peer, Square, Worst
+from bench.recipes.attacks import PGD, Attack, Clean
 from bench.recipes.base import Arguments, Arithmetic, Exact, Floats, Natural, Precision, Recipe, Rule, Seed, Unit, Whole
-from bench.recipes.training import Data, Network, Noise, Optimiser, Schedule, Training
+from bench.recipes.defences import Over
+
+from bench.recipes.defences import Through  # isort: skip
+from bench.recipes.training import Data, Network, Noise, Training
+
+
+def _part_of_weights(value: Any) -> Any:
+    if isinstance(value, Mixture | Over):
+        raise ValueError(f"{value.kind} is over weights that exist: name it in [models.NAME], beside its weights")
+    return value
 
 
 class Trained(Recipe):
-    """Weights trained from nothing on labels."""
+    """Weights trained from nothing on labels, through a defence if one is named."""
 
     kind: Literal["trained"] = "trained"
     network: Network = Network()
     noise: Noise | None = None
     data: Data = Data(split="train")
     training: Training = Training()
+    defence: Annotated[Through, Field(discriminator="kind")] | None = None
+
+    late: ClassVar[frozenset[str]] = frozenset({"defence"})
+    _kind = field_validator("defence", mode="before")(_part_of_weights)
+
+    @model_validator(mode="after")
+    def _one(self) -> Trained:
+        if self.noise is not None and self.defence is not None:
+            raise ValueError("noise and defence are two noises of one network: choose one")
+        return self
 
 
 class Distilled(Recipe):
@@ -57,10 +76,11 @@ class Fetched(Recipe):
     """Weights that somebody else made: a model of a library, a file, or a user's own Python.
 
     `name` is the model's name in its library, a repo id, a package.module:function, or a file.
-    `sha256` pins the file. `mean`, `std` and `resize` are declared where the library leaves them out.
+    `sha256` pins the file; "slwta" is a user's copy of that defence's published checkpoint. `mean`, `std` and `resize`
+    are declared where the library leaves them out.
     """
 
-    kind: Literal["robustbench", "timm", "torchvision", "autoattack-example", "python", "huggingface", "file"]
+    kind: Literal["robustbench", "timm", "torchvision", "autoattack-example", "python", "huggingface", "file", "slwta"]
     name: str = ""
     threat: Literal["Linf", "L2", "corruptions"] = "Linf"
     dataset: Literal["cifar10", "cifar100", "imagenet"] = "cifar10"
@@ -74,26 +94,63 @@ class Fetched(Recipe):
     network: Network | None = None
     noise: Noise | None = None
     arguments: Arguments = Field(default_factory=dict)
+    defence: Annotated[Through, Field(discriminator="kind")] | None = None
+
+    late: ClassVar[frozenset[str]] = frozenset({"defence"})
+    _kind = field_validator("defence", mode="before")(_part_of_weights)
 
 
 Weights = Annotated[Trained | Distilled | Fetched, Field()]
 
 
+class Mixture(Recipe):
+    """The model's own weights with probability `share`, else the `other` ones."""
+
+    kind: Literal["mixture"] = "mixture"
+    other: Weights
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
 class Model(Recipe):
-    """Weights and what is evaluated with them: Gaussian input noise of deviation `sigma`."""
+    """Weights and what is evaluated with them: a defence over them, and Gaussian input noise of deviation `sigma`."""
 
     weights: Weights
     sigma: Annotated[Exact, Field(ge=0)] = Fraction(0)
     unit: Unit = "pixels"
+    defence: Annotated[Over | Mixture, Field(discriminator="kind")] | None = None
+
+    late: ClassVar[frozenset[str]] = frozenset({"defence"})
+
+    @field_validator("defence", mode="before")
+    @classmethod
+    def _kind(cls, value: Any) -> Any:
+        return part_of_model(value)
 
     @property
     def stochastic(self) -> bool:
         """Whether two forward passes of one image may differ."""
+        if self.sigma > 0 or self.defence is not None:
+            return True
         match self.weights:
-            case Fetched(stochastic=True):
+            case Fetched(stochastic=True) | Fetched(kind="slwta"):
                 return True
-            case weights:
-                return self.sigma > 0 or weights.noise is not None
+            case Distilled(noise=noise):
+                return noise is not None
+            case Trained(noise=noise, defence=defence) | Fetched(noise=noise, defence=defence):
+                return noise is not None or defence is not None
+
+    @property
+    def made_from(self) -> list[Trained | Distilled | Fetched]:
+        """All weights that it takes."""
+        other = [self.defence.other] if isinstance(self.defence, Mixture) else []
+        return [self.weights, *other]
+
+
+def part_of_model(value: Any) -> Any:
+    """A defence that a model can have over its weights, as it is; ValueError for one that is part of weights."""
+    if isinstance(value, Through):
+        raise ValueError(f"{value.kind} needs a network trained through it: name it in [weights.NAME] of kind trained")
+    return value
 
 
 # -- what is judged --------------------------------------------------------------------------
@@ -157,76 +214,3 @@ Distilled.model_rebuild()
 
 Work = Trained | Distilled | Fetched | Examples | Outcomes
 """What a step makes: weights (train), examples (craft), outcomes (judge)."""
-
-
-def targets_of(recipe: Distilled) -> Outcomes | None:
-    """The cached teacher outputs a distillation reads: the teacher's votes on its training images."""
-    if recipe.targets == "online":
-        return None
-    examples = Examples(data=recipe.data, precision=recipe.precision)
-    return Outcomes(examples=examples, target=recipe.teacher, draws=recipe.draws, precision=recipe.precision)
-
-
-def inputs(recipe: Work) -> list[Work]:
-    """What a recipe is made from, in the order in which it is needed."""
-    match recipe:
-        case Trained() | Fetched():
-            return []
-        case Distilled():
-            cached = targets_of(recipe)
-            return [recipe.teacher.weights, cached] if cached else [recipe.teacher.weights]
-        case Examples(source=None):
-            return []
-        case Examples(source=Model() as source):
-            return [source.weights]
-        case Outcomes(examples=Examples(attack=Clean())):
-            return [recipe.target.weights]
-        case Outcomes():
-            return [recipe.examples, recipe.target.weights]
-    raise TypeError(type(recipe).__name__)
-
-
-def summary(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain JSON values, nested, with every type's name: what a manifest holds."""
-
-    def plain(value: Any) -> Any:
-        match value:
-            case Recipe():
-                return {"type": type(value).__name__, "rev": value.rev} | {
-                    name: plain(getattr(value, name)) for name in value.told()
-                }
-            case Fraction():
-                return str(value)
-            case tuple() | list():
-                return [plain(item) for item in value]
-            case dict():
-                return {str(name): plain(item) for name, item in value.items()}
-            case _:
-                return value
-
-    result = plain(recipe)
-    assert isinstance(result, dict)
-    return result
-
-
-KINDS: tuple[type[Recipe], ...] = (
-    Data, Network, Noise, Clean, PGD, Square, Peer, Worst, Optimiser, Schedule, Training,
-    Trained, Distilled, Fetched, Model, Examples, Stopping, Outcomes,
-)  # fmt: skip
-TYPES: dict[str, type[Recipe]] = {kind.__name__: kind for kind in KINDS}
-
-
-def parse(summary: Any) -> Recipe:
-    """The recipe a `summary` describes; ValueError if it is not one, or of another rev."""
-    if not isinstance(summary, dict) or summary.get("type") not in TYPES:
-        raise ValueError("not a recipe")
-    kind = TYPES[summary["type"]]
-    if summary.get("rev") != kind.rev:
-        raise ValueError(f"{kind.__name__} of rev {summary.get('rev')}, this version makes rev {kind.rev}")
-
-    def value(item: Any) -> Any:
-        if isinstance(item, dict) and item.get("type") in TYPES:
-            return parse(item)
-        return [value(entry) for entry in item] if isinstance(item, list) else item
-
-    return kind(**{name: value(item) for name, item in summary.items() if name not in ("type", "rev")})

@@ -17,7 +17,9 @@ import scipy  # scipy.special is loaded when it is first needed
 from numpy.typing import NDArray
 
 from bench import UserError
-from bench.recipes import Clean, Fetched, Model, Outcomes, Worst
+from bench.recipes import CTRW, RNA, RPF, WCA, Clean, Fetched, Mixture, Model, Outcomes, RandomPrecision, Trained
+
+from bench.recipes import Worst  # isort: skip
 from bench.suite.cells import Suite
 from bench.votes.intervals import drift, holm, mcnemar
 from bench.votes.numbers import correct, predicted
@@ -196,7 +198,10 @@ def by_draw(recorded: NDArray[np.int64], draws: int, here: Votes) -> float:
 
 def shares_draws(target: Model) -> bool:
     """Whether one draw of noise serves all images of a shard: noise in weights does, in pixels not."""
-    return isinstance(target.weights, Fetched) or target.weights.noise is not None
+    weights, over = target.weights, target.defence
+    if isinstance(over, Mixture | RandomPrecision) or isinstance(weights, Fetched) or weights.noise is not None:
+        return True
+    return isinstance(weights, Trained) and isinstance(weights.defence, RNA | RPF | CTRW | WCA)
 
 
 def markdown(audited: Sequence[AuditRow]) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from bench import UserError, nearest
-from bench.recipes import Clean, Fetched
+from bench.recipes import Clean, Fetched, Mixture, Over, Through
 from bench.report import certificates, numbers, unchanged
 from bench.report import claims as claim_words
 from bench.report.claims import claims
@@ -203,12 +203,14 @@ def planned_text(session: Session, made: Plan, as_json: bool) -> str:
 
 
 def listing(what: str, path: Path, scale: str, root: Path) -> str:
-    """The models or attacks of a suite, or the suites under root/suites, a line each."""
+    """The models or attacks of a suite, the kinds of defences, or the suites under root/suites, a line each."""
     if what == "suites":
         found = sorted((root / "suites").glob("*.toml"))
         return "\n".join(_short(suite) for suite in found) or f"no suites in {root / 'suites'}"
+    if what == "defences":
+        return "\n".join(f"{kind:<18} {about}" for kind, about in defences())
     if what not in ("models", "attacks"):
-        raise UserError("list", f"cannot list {what!r}", nearest(what, ["models", "attacks", "suites"]))
+        raise UserError("list", f"cannot list {what!r}", nearest(what, ["models", "attacks", "defences", "suites"]))
     session = open_suite(path, scale, None, Settings(root))
     if what == "models":
         return "\n".join(
@@ -220,6 +222,16 @@ def listing(what: str, path: Path, scale: str, root: Path) -> str:
         f"{name:<20} " + ("no attack" if isinstance(attack, Clean) else ", ".join(_facts(attack)))
         for name, attack in session.suite.attacks.items()
     )
+
+
+def defences() -> list[tuple[str, str]]:
+    """Every kind of defence with where it is declared and what it is, in a line."""
+    places = {Over: "models", Mixture: "models", Through: "weights"}
+    found = [(kind, place) for several, place in places.items() for kind in (get_args(several) or (several,))]
+    return [
+        (kind.model_fields["kind"].default, f"[{place}.x]  {' '.join((kind.__doc__ or '').split())}")
+        for kind, place in found
+    ]
 
 
 def _facts(attack: Any) -> list[str]:

@@ -112,23 +112,32 @@ def number_of(suite: Suite, cell: Cell, votes: Votes | None) -> Number | Missing
     return fold(votes, cell.number, (cell.outcomes.key,))
 
 
+PROTOCOLS = {"frozen": "one frozen draw", "none": "mean network"}
+"""How an attack met the draws, where that is not by fresh ones."""
+
+
 def access(source: Model | None, target: Model, attack: Attack) -> str:
     """What the attacker knew, read off the recipes: white-box means the target's own weights."""
     if isinstance(attack, Clean) or source is None:
         return ""
     if source.weights != target.weights:
         return "transfer"
+    if source.defence != target.defence:
+        return "oblivious" if source.defence is None else "transfer (another defence over the same weights)"
     details = []
     match attack:
-        case PGD(eot=eot, gradient=gradient):
-            if eot > 1:
-                details.append(f"EoT {eot}")
+        case PGD(eot=eot, gradient=gradient, draw=draw):
+            if eot > 1 and draw in ("moving", "pseudo-eot"):
+                details.append(f"{'pseudo-' * (draw != 'moving')}EoT {eot}")
+            if draw in PROTOCOLS:
+                details.append(PROTOCOLS[draw])
             if gradient == "mean-softmax":
                 details.append("mean softmax")
         case Square(draws=draws):
             return f"scores only ({draws} draws a query)" if source.stochastic else "scores only"
-        case Peer():
-            pass  # the column says which library's attack it is
+        case Peer(draw=draw):  # the column says which library's attack it is
+            if draw in PROTOCOLS:
+                details.append(PROTOCOLS[draw])
         case Worst(attacks=several):
             details.append(f"worst of {len(several)}")
         case _:

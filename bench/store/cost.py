@@ -40,7 +40,7 @@ def gradients(attack: Attack) -> tuple[float, float]:
         case PGD():
             chosen = attack.selection if attack.pick == "best" or attack.restarts > 1 else 0
             looks = (attack.steps if attack.pick == "best" else 1) * chosen
-            return attack.restarts * (looks + 1.0), float(attack.restarts * attack.steps * attack.eot)
+            return attack.restarts * (looks + 1.0), float(attack.restarts * attack.steps * attack.gradients_a_step)
         case Square():
             return float(2 * attack.queries * attack.draws * attack.restarts), 0.0  # each beside the best so far
         case Worst():
@@ -132,7 +132,8 @@ def passes(recipe: Work) -> float:
             images = images_in(Examples(data=recipe.data)) - training.validation
             step = 1 + BACKWARD
             if training.attack:
-                step += training.attack.steps * training.attack.eot * (1 + BACKWARD_TO_INPUT) + 1 + BACKWARD
+                slopes = training.attack.steps * training.attack.gradients_a_step
+                step += slopes * (1 + BACKWARD_TO_INPUT) + 1 + BACKWARD
             if isinstance(recipe, Distilled):
                 batches = (recipe.targets == "online") + (training.attack is not None)
                 step += (

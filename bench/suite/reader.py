@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from bench import UserError, nearest, recipes
-from bench.recipes import Clean, Crafting, Data, Fetched, Noise, Recipe, Trained
+from bench.recipes import Clean, Crafting, Data, Fetched, Mixture, Noise, Over, Recipe, Through, Trained
 from bench.suite.cells import Suite
 from bench.suite.schema import Claim, Entry, Figure, Header, Ladder, Protocol, Scale, Table
 
@@ -19,6 +19,7 @@ PARTS: dict[str, tuple[type[Recipe], ...]] = {
     "datasets": (Data,),
     "networks": (recipes.Network,),
     "noises": (Noise,),
+    "defences": (*get_args(Over), *get_args(Through), Mixture),
     "attacks": (Clean, *get_args(Crafting)),
     "optimisers": (recipes.Optimiser,),
     "schedules": (recipes.Schedule,),
@@ -33,6 +34,8 @@ REFERENCES = {
     "data": "datasets",
     "network": "networks",
     "noise": "noises",
+    "defence": "defences",
+    "other": "weights",
     "attack": "attacks",
     "validation_attack": "attacks",
     "attacks": "attacks",

@@ -6,12 +6,13 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from bench.recipes import Exact, Natural, Recipe, Rule, Seed, Unit, Whole
+from bench.recipes import Exact, Mixture, Natural, Over, Recipe, Rule, Seed, Unit, Whole
 
 from bench.recipes import Model, Stopping, Weights  # isort: skip
 from bench.recipes.base import Arithmetic
+from bench.recipes.work import part_of_model
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 NumberKind = Literal["auto", "accuracy", "expected", "vote", "soft", "claimed"]
@@ -42,7 +43,7 @@ class Certify(Recipe):
 
 
 class Entry(Recipe):
-    """A model as a suite names it: weights, input noise, and how its draws become a prediction.
+    """A model as a suite names it: weights, a defence over them, input noise, and how its draws become a prediction.
 
     With a `rule` the prediction is the vote of `samples` draws; without one, a stochastic model's
     accuracy is expected over `draws` fresh draws of each image. `infinite`: adaptive draws go on until the vote of
@@ -62,6 +63,12 @@ class Entry(Recipe):
     certify: Certify | None = None
     label: str = ""
     note: str = ""
+    defence: Annotated[Over | Mixture, Field(discriminator="kind")] | None = None
+
+    @field_validator("defence", mode="before")
+    @classmethod
+    def _kind(cls, value: Any) -> Any:
+        return part_of_model(value)
 
     @model_validator(mode="after")
     def _certifiable(self) -> Entry:
@@ -77,7 +84,7 @@ class Entry(Recipe):
 
     @cached_property
     def model(self) -> Model:
-        return Model(weights=self.weights, sigma=self.sigma, unit=self.unit)
+        return Model(weights=self.weights, sigma=self.sigma, unit=self.unit, defence=self.defence)
 
     @property
     def judged_draws(self) -> int:

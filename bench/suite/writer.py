@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.recipes import Clean, Model, Outcomes, Recipe
 
-ALWAYS = {"kind", "rule", "draws", "teacher", "weights"}  # written even where they are the default
+ALWAYS = {"kind", "rule", "draws", "teacher", "weights", "other"}  # written even where they are the default
 
 
 def toml(outcomes: Outcomes, number: str) -> str:
@@ -39,7 +39,8 @@ def toml(outcomes: Outcomes, number: str) -> str:
 
 
 def _entry(model: Model) -> dict[str, Any]:
-    return {"weights": _fields(model.weights), "sigma": str(model.sigma), "unit": model.unit}
+    over = {} if model.defence is None else {"defence": _fields(model.defence)}
+    return {"weights": _fields(model.weights), "sigma": str(model.sigma), "unit": model.unit} | over
 
 
 def _judged(outcomes: Outcomes, number: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def test_a_manifest_gives_the_recipe_back(recipe):
 class Grown(PGD):
     """PGD as it will be when somebody adds a field."""
 
-    late = frozenset({"norm"})
+    late = PGD.late | {"norm"}
     norm: str = "Linf"
 
 

@@ -13,7 +13,7 @@ from made_votes import honest, labels_of, pinned, votes_from
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from bench.recipes import PGD, Examples, Outcomes, Peer, Square
+from bench.recipes import PGD, RND, Examples, Outcomes, Peer, Square
 from bench.report.doubts import shy
 from bench.report.render import gfm, letter, plain, records, render, terminal, tex
 from bench.report.tables import access, tables
@@ -107,6 +107,18 @@ def test_access_is_read_off_the_recipes(suite, views):
     noisy = suite.models["smoothed-sigma20"].model
     assert access(cni, noisy, PGD()) == "white-box (attacked at sigma 0)"
     assert access(None, cni, suite.attacks["clean"]) == ""
+
+
+def test_access_names_the_protocol_of_the_draws(suite):
+    cni = suite.models["cni"].model
+    assert access(cni, cni, PGD(draw="frozen", eot=16)) == "white-box (one frozen draw)"
+    assert access(cni, cni, PGD(draw="pseudo-eot", eot=30)) == "white-box (pseudo-EoT 30)"
+    assert access(cni, cni, PGD(draw="none")) == "white-box (mean network)"
+    assert access(cni, cni, Peer(kind="autoattack", draw="frozen")) == "white-box (one frozen draw)"
+    over = cni.model_copy(update={"defence": RND()})
+    assert access(cni, over, PGD()) == "oblivious", "the attack forgot the defence over the weights"
+    assert access(over, over, PGD()) == "white-box"
+    assert access(over, cni, PGD()).startswith("transfer (another defence")
 
 
 def test_a_subset_is_called_one(suite, views):

@@ -15,9 +15,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import UserError
-from bench.recipes import PGD, Clean, Distilled, Examples, Outcomes, Peer, Worst, parse, summary
+from bench.recipes import (
+    PGD,
+    RND,
+    RPF,
+    Clean,
+    Distilled,
+    Examples,
+    Mixture,
+    Model,
+    Outcomes,
+    Peer,
+    ResizePad,
+    Trained,
+    Worst,
+    parse,
+    summary,
+)
 from bench.suite.cells import Suite
 from bench.suite.reader import load, locate, scales
+from bench.suite.writer import toml
 
 SUITES = sorted((Path(__file__).parents[2] / "suites").glob("*.toml"))
 TEXT = """
@@ -125,6 +142,77 @@ def test_names_become_recipes(tmp_path: Path):
     assert cells["one", 0, 2].paper is None
     assert cells["two", 0, 1].number == "claimed"
     assert cells["two", 0, 0].outcomes.examples.data.stop == 300
+
+
+DEFENDED = """
+[defences.pad]
+kind = "resize-pad"
+largest = 36
+[defences.rpf]
+kind = "rpf"
+[defences.two]
+kind = "mixture"
+other = "rpf"
+share = 0.8
+[weights.plain]
+kind = "trained"
+[weights.rpf]
+kind = "trained"
+defence = "rpf"
+[models.pad]
+weights = "plain"
+defence = "pad"
+[models.two]
+weights = "plain"
+defence = "two"
+[models.rpf]
+weights = "rpf"
+[models.inline]
+weights = "rpf"
+defence = {kind = "rnd", nu = 0.05}
+[attacks.frozen]
+kind = "pgd"
+draw = "frozen"
+[tables.t]
+rows = ["pad", "two", "rpf", "inline"]
+columns = ["clean", "frozen"]
+"""
+
+
+def test_a_suite_declares_defences_over_weights_and_in_them(tmp_path: Path):
+    path = tmp_path / "suite.toml"
+    path.write_text(DEFENDED)
+    suite = load(path)
+    plain, rpf = suite.weights["plain"], Trained(defence=RPF())
+    assert suite.weights["rpf"] == rpf and suite.models["rpf"].model == Model(weights=rpf)
+    assert suite.models["pad"].model == Model(weights=plain, defence=ResizePad(largest=36))
+    assert suite.models["two"].model == Model(weights=plain, defence=Mixture(other=rpf, share=0.8))
+    assert suite.models["inline"].model == Model(weights=rpf, defence=RND(nu=0.05))
+    assert all(entry.number == "expected" and entry.judged_draws == 16 for entry in suite.models.values())
+    assert [cell.outcomes.examples.attack for cell in suite.cells()][1] == PGD(draw="frozen")
+    for cell in suite.cells():
+        again = tmp_path / "again.toml"
+        again.write_text(toml(cell.outcomes, cell.number))
+        assert next(iter(load(again).cells())).outcomes == cell.outcomes
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (('kind = "resize-pad"', 'kind = "resize-pda"'), "did you mean 'resize-pad'"),
+        (("largest = 36", "largest = 0"), "greater than or equal to 1"),
+        (('weights = "plain"\ndefence = "pad"', 'weights = "plain"\ndefence = "rpf"'), "name it in [weights.NAME]"),
+        (('kind = "trained"\ndefence = "rpf"', 'kind = "trained"\ndefence = "pad"'), "name it in [models.NAME]"),
+        (('other = "rpf"', 'other = "fpr"'), "no [weights.fpr] in this file"),
+        (('draw = "frozen"', 'draw = "froze"'), "'moving', 'frozen', 'pseudo-eot' or 'none'"),
+    ],
+)
+def test_a_mistake_in_a_defence_is_told(change: tuple[str, str], says: str, tmp_path: Path):
+    path = tmp_path / "suite.toml"
+    assert change[0] in DEFENDED
+    path.write_text(DEFENDED.replace(*change))
+    with pytest.raises(UserError, match=re.escape(says)):
+        load(path)
 
 
 def test_a_scale_replaces_what_it_names_and_nothing_else(tmp_path: Path):

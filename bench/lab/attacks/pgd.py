@@ -35,7 +35,7 @@ def craft(
     UserError for an attack that this source cannot have; AttackError if a gradient is not finite.
     """
     starts = (start(attack, images, streams, restart) for restart in range(attack.restarts))
-    return _search(attack, View(source, images.shape, streams, compute), images, labels, starts, rows)
+    return _search(attack, View(source, images.shape, streams, compute, attack.draw), images, labels, starts, rows)
 
 
 def ascend(
@@ -49,7 +49,7 @@ def ascend(
     compute: Compute,
 ) -> Crafted:
     """One ascent from `start` (n, 3, h, w), the attack's restarts and random start aside."""
-    return _search(attack, View(source, images.shape, streams, compute), images, labels, iter([start]))
+    return _search(attack, View(source, images.shape, streams, compute, attack.draw), images, labels, iter([start]))
 
 
 def start(attack: PGD, images: Tensor, streams: Streams, restart: int) -> Tensor:
@@ -185,11 +185,11 @@ def _mean_loss(
     attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
 ) -> tuple[Tensor, Tensor]:
     loss = losses.named(attack.loss)
-    turns = view.gradients(loss, here, labels, rows, attack.eot, "grad", restart, step)
+    turns = view.gradients(loss, here, labels, rows, attack.gradients_a_step, "grad", restart, step)
     _, slope, logits = next(turns)
     for _, turn, _ in turns:
         slope = slope + turn
-    return slope / view.draws(attack.eot), logits
+    return slope / view.draws(attack.gradients_a_step), logits
 
 
 def _smooth_adv(
@@ -203,7 +203,7 @@ def _smooth_adv(
     top = torch.full_like(labels, -torch.inf, dtype=torch.float32)
     weights = torch.zeros_like(top)
     slope = torch.zeros_like(here)
-    turns = view.gradients(losses.cross_entropy, here, labels, rows, attack.eot, "grad", restart, step)
+    turns = view.gradients(losses.cross_entropy, here, labels, rows, attack.gradients_a_step, "grad", restart, step)
     for value, turn, said in turns:
         logits = said
         higher = torch.maximum(top, -value)
@@ -218,8 +218,8 @@ def _of_mean_softmax(
     attack: PGD, view: View, here: Tensor, labels: Tensor, rows: Tensor | None, restart: int, *, step: int
 ) -> tuple[Tensor, Tensor]:
     """Any loss of the mean softmax, in two passes: its slope to the mean first, then that slope through each draw."""
-    draws = view.draws(attack.eot)
-    chances = view.chances(here, rows, attack.eot, "grad", restart, step)
+    draws = view.draws(attack.gradients_a_step)
+    chances = view.chances(here, rows, attack.gradients_a_step, "grad", restart, step)
     with torch.enable_grad():
         leaf = chances.requires_grad_(True)
         loss = losses.of_chances(attack.loss, leaf, labels)
@@ -229,7 +229,7 @@ def _of_mean_softmax(
         return (logits.softmax(1) * outer).sum(1)
 
     slope = torch.zeros_like(here)
-    for _, turn, said in view.gradients(through, here, outer, rows, attack.eot, "grad", restart, step):
+    for _, turn, said in view.gradients(through, here, outer, rows, attack.gradients_a_step, "grad", restart, step):
         logits = said
         slope = slope + turn / draws
     return slope, logits

@@ -9,29 +9,45 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench import UserError
 from bench.lab.attacks import losses
 from bench.lab.compute.joint import Joint, joint
 from bench.lab.compute.passes import Compute, Loss
 from bench.lab.streams import Purpose, Streams
 from bench.models.classifier import Classifier, Realisation
+from bench.recipes.attacks import Draw
 
 
 class AttackError(RuntimeError):
     """An attack broke a rule of the protocol, or met numbers that it cannot follow; its result is no number."""
 
 
+def attacked(source: Classifier, draw: Draw) -> Classifier:
+    """What an attack of this protocol differentiates: the source, or for "none" the source without its noise."""
+    if draw != "none":
+        return source
+    try:
+        return source.mean()
+    except NotImplementedError as error:
+        raise UserError('attack: draw = "none"', str(error), 'attack with draw = "moving"') from None
+
+
 class View:
     """The draws of a source for a batch of one shape (n, 3, h, w).
 
     Each draw of a stochastic source has a private generator, named by purpose and index; a
-    deterministic source has one realisation, which every draw is.
+    deterministic source has one realisation, which every draw is, and so has a stochastic one whose draw is
+    "frozen", and the network without its noise that draw = "none" is a view of. UserError if there is no such network.
     """
 
-    def __init__(self, source: Classifier, shape: torch.Size, streams: Streams, compute: Compute) -> None:
-        self.source, self.shape, self.streams, self.compute = source, shape, streams, compute
-        self.stochastic = source.stochastic
+    def __init__(
+        self, source: Classifier, shape: torch.Size, streams: Streams, compute: Compute, draw: Draw = "moving"
+    ) -> None:
+        self.source, self.shape, self.streams, self.compute = attacked(source, draw), shape, streams, compute
+        self.stochastic = self.source.stochastic and draw != "frozen"
+        generator = streams.generator("grad") if self.source.stochastic and draw == "frozen" else None
         with torch.no_grad():
-            self._only = None if source.stochastic else source.realise(shape, None)
+            self._only = None if self.stochastic else self.source.realise(shape, generator)
 
     def draws(self, wanted: int) -> int:
         """How many draws it takes: one where all would be the same."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.lab.compute import compiling, head
 from bench.lab.compute.passes import Compute, laid_out
 from bench.lab.streams import Streams
-from bench.models.classifier import Classifier, Realisation
+from bench.models.classifier import Classifier, Realisation, alters
 from bench.models.noise import Noisy
 from bench.models.wide_resnet import WideResNet
 from bench.recipes import Examples
@@ -141,6 +141,8 @@ class Fitting:
         Only ours: a stranger's network may draw random numbers, which a compiler draws otherwise.
         """
         net = getattr(getattr(model, "base", model), "net", None)
+        if alters(model):
+            return
         if self.device.type != "cuda" or self.exact or not isinstance(net, WideResNet) or key in self._tried:
             return
         work = self._work.get(key) or compiling.gigaflops(net)

@@ -24,7 +24,7 @@ from bench.lab.train.options import Options, Use
 from bench.lab.train.settings import compile_passes, fingerprint, net_of, settings
 from bench.lab.train.step import Stepper
 from bench.lab.weights import build
-from bench.models.classifier import Classifier
+from bench.models.classifier import Classifier, alters
 from bench.recipes import Distilled, Trained
 
 WINDOW = 100
@@ -221,10 +221,12 @@ class _Run:
         self._note(f"going on from step {self.at} of {self.total}")
 
     def _compiles(self) -> bool:
+        if alters(self.stepper.core):
+            return False
         if self.options.compile != "auto":
             return self.options.compile == "always"
         attack, seen = self.recipe.training.attack, float(self.total * self.recipe.training.batch)
-        steps = attack.steps * attack.eot if attack is not None and self.stepper.perturbed > 0 else 0
+        steps = attack.steps * attack.gradients_a_step if attack is not None and self.stepper.perturbed > 0 else 0
         halves = (self.stepper.perturbed > 0) + (self.stepper.perturbed < 1)
         work = compiling.gigaflops(net_of(self.stepper.shown))
         return compiling.repays(seen * steps, seen * halves, work, self.device.type, compiling.compiler())

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.lab.attacks import pgd
+from bench.lab.attacks.view import attacked
 from bench.lab.compute.passes import Compute
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier
@@ -26,12 +27,14 @@ def perturb(
     if not usual or attack.restarts > 1 or attack.early_stop:
         return pgd.craft(attack, source, images, labels, streams, compute).images
     inside, size = pgd.ball(attack), float(attack.step)
+    source, frozen = attacked(source, attack.draw), attack.draw == "frozen"
     here = pgd.start(attack, images, streams, 0)
     memory: Tensor | None = None
     for step in range(attack.steps):
         slope: Tensor | None = None
-        for draw in range(attack.eot if source.stochastic else 1):
-            turn = _slope(source, here, labels, streams.generator("grad", 0, step, draw), compute)
+        for draw in range(attack.gradients_a_step if source.stochastic else 1):
+            generator = streams.generator("grad") if frozen else streams.generator("grad", 0, step, draw)
+            turn = _slope(source, here, labels, generator, compute)
             slope = turn if slope is None else slope + turn
         assert slope is not None
         if attack.accumulate:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +41,8 @@ def noisy_input(core: Classifier, recipe: Trained | Distilled) -> Classifier:
     training = recipe.training
     if training.sigma == 0:
         return core
-    std = cast(Tensor, core.net.std).flatten().tolist() if isinstance(core.net, nn.Module) else None
+    std = getattr(core.net, "std", None)  # a network of another kind may not normalise
+    std = std.flatten().tolist() if isinstance(std, Tensor) else None
     return Smoothed(core, float(training.sigma), training.unit, tuple(std) if std else None)
 
 
@@ -148,6 +148,9 @@ class Stepper:
             group["lr"] = group["base"] * share
         if training.optimiser.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), training.optimiser.clip)
+        for parameter in self.model.parameters():  # what no draw of this step used
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         if training.ema is not None:
@@ -199,6 +202,8 @@ class Stepper:
             else:
                 temperature = recipe.temperature if isinstance(recipe, Distilled) else 1.0
                 loss = distillation_loss(logits, labels[rows], targets[rows], weight, temperature)
+            if (penalty := self.core.penalty()) is not None:
+                loss = loss + penalty
             loss = loss * (share * (rows.stop - rows.start) / n)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()

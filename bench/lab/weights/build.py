@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench import UserError
 from bench.lab.streams import Streams
+from bench.lab.weights.defend import through
 from bench.models.classifier import Classifier, Plain
 from bench.models.noise import ColoredNoise, Noisy
 from bench.models.wide_resnet import WideResNet
@@ -22,8 +23,11 @@ def build(recipe: Trained | Distilled, state: Mapping[str, Tensor] | None = None
     """
     streams = Streams(recipe.training.seed, 0, torch.device("cpu"))
     network = recipe.network
-    net = WideResNet(network.depth, network.width, network.classes, generator=streams.generator("train", 0, 0))
     model: Classifier
+    if isinstance(recipe, Trained) and recipe.defence is not None:
+        own, other = streams.generator("train", 0, 0), streams.generator("train", 0, 1)
+        return _filled(through(recipe.defence, network, own, other), recipe, state)
+    net = WideResNet(network.depth, network.width, network.classes, generator=streams.generator("train", 0, 0))
     if recipe.noise is None:
         model = Plain(net, network.classes)
     else:
@@ -33,6 +37,10 @@ def build(recipe: Trained | Distilled, state: Mapping[str, Tensor] | None = None
             linear=law.linear, generator=streams.generator("train", 0, 1),
         )  # fmt: skip
         model = Noisy(net, noise, network.classes)
+    return _filled(model, recipe, state)
+
+
+def _filled(model: Classifier, recipe: Trained | Distilled, state: Mapping[str, Tensor] | None) -> Classifier:
     if state is not None:
         fit(model, state, f"weights of {type(recipe).__name__} {recipe.key[:12]}")
     return model.eval().requires_grad_(False)

@@ -38,7 +38,8 @@ def fetch(recipe: Fetched, root: Path, download: bool = True) -> Classifier:
 def _classifier(recipe: Fetched, loaded: Loaded) -> Classifier:
     if isinstance(loaded.net, Classifier):
         classifier = loaded.net
-        if classifier.stochastic != recipe.stochastic and recipe.noise is None:
+        declared = recipe.stochastic or recipe.kind == "slwta"
+        if classifier.stochastic != declared and recipe.noise is None and recipe.defence is None:
             fix = f"set stochastic = {str(classifier.stochastic).lower()}"
             raise UserError(name_of(recipe), "it says otherwise of being stochastic than the suite does", fix)
     else:
@@ -128,6 +129,10 @@ def _adapted(recipe: Fetched, root: Path, download: bool) -> Loaded:
             return _built(recipe, found.state(), huggingface.files_of(found), found.folder.name)
         case "file":
             return _from_file(recipe, root / (recipe.file or recipe.name))
+        case "slwta":
+            from bench.models.adapters import slwta
+
+            return slwta.load(file)
         case _:
             assert_never(recipe.kind)
 
@@ -144,10 +149,10 @@ def _built(recipe: Fetched, state: Any, files: tuple[Path, ...], source: str) ->
         raise UserError(
             f"{name_of(recipe)}: network", "a file of weights does not say of which network they are", "name one"
         )
-    if recipe.noise is None and not any(name.startswith("net.") for name in state):
+    if recipe.noise is None and recipe.defence is None and not any(name.startswith("net.") for name in state):
         state = {f"net.{name}": tensor for name, tensor in state.items()}
     state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-    classifier = build.build(Trained(network=recipe.network, noise=recipe.noise))
+    classifier = build.build(Trained(network=recipe.network, noise=recipe.noise, defence=recipe.defence))
     build.fit(classifier, state, name_of(recipe))
     return _prepared(recipe, Loaded(classifier, classifier.classes, files, source))
 

@@ -19,6 +19,7 @@ class Fixed(Classifier):
     """A deterministic function of the images, beside the classifier whose tensors it reads."""
 
     stochastic = False
+    alters = True
 
     def __init__(self, owner: Classifier, answer: Change) -> None:
         super().__init__()

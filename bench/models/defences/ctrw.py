@@ -24,6 +24,7 @@ class CTRW(Classifier):
     """
 
     stochastic = True
+    alters = True
     where = Where("features", shared=True, held=True, redraw="set_rands")
 
     def __init__(

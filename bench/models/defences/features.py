@@ -27,6 +27,7 @@ class RandomFeatures(Classifier):
     """
 
     stochastic = True
+    alters = True
     where = Where("features", shared=False)
 
     def __init__(

@@ -27,6 +27,7 @@ class RandomPrecision(Classifier):
     """
 
     stochastic = True
+    alters = True
     where = Where("weights", shared=True, held=True, redraw="set_precision")
 
     def __init__(self, net: nn.Module, classes: int, lowest: int = 4, highest: int = 16) -> None:

@@ -28,6 +28,7 @@ class RNA(Classifier):
     """
 
     stochastic = True
+    alters = True
     where = Where("architecture", shared=True, held=True, redraw="set_norms")
 
     def __init__(self, net: nn.Module, classes: int) -> None:

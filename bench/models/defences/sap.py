@@ -26,6 +26,7 @@ class SAP(Classifier):
     """
 
     stochastic = True
+    alters = True
     where = Where("features", shared=False)
 
     def __init__(

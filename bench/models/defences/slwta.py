@@ -116,6 +116,7 @@ class SLWTA(Classifier):
     """
 
     stochastic = True
+    alters = True
     where = Where("features", shared=False)
 
     def __init__(self, net: nn.Module, classes: int, trained: float = 0.67, judged: float = 0.01) -> None:

@@ -24,6 +24,7 @@ class WCA(Classifier):
     """
 
     stochastic = True
+    alters = True
     where = Where("features", shared=True)
 
     def __init__(self, net: nn.Module, classes: int, width: int = 32, generator: torch.Generator | None = None) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from bench import UserError
 from bench.lab.attacks import Crafted
 from bench.lab.attacks.peers.fence import Answer, Drawn, arguments_of, fence, name_of
-from bench.lab.attacks.view import Found, View
+from bench.lab.attacks.view import Found, View, attacked
 from bench.lab.compute.passes import Compute, out_of_memory
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier
@@ -36,8 +36,8 @@ def craft(
 
     claimed is the library's own belief where it has one (AutoAttack: any draw that was wrong), else
     that of one draw. AutoAttack returns the original where it fooled nothing, but of a stochastic source its
-    iterate of highest loss. An image that an attack without eps moved further than eps counts as not found: it is
-    returned as it was.
+    iterate of highest loss (unless that source's draw is frozen). An image that an attack without eps moved
+    further than eps counts as not found: it is returned as it was.
     UserError, naming attack and library, where the library is missing, its attack or an argument
     unknown, where it fails, returns another shape or NaN, or changes what it was lent.
     """
@@ -55,9 +55,9 @@ def craft(
         compute.note(f"out of memory: {where} starts again with {compute.microbatch} images at a time")
     for note in notes:
         compute.note(f"{where}: {note}")
-    view = View(source, images.shape, streams, compute)
+    view = View(source, images.shape, streams, compute, attack.draw)
     made = _checked(where, answer.images, images)
-    if answer.others:
+    if answer.others and attack.draw == "moving":  # as published, a frozen attack keeps what it did not fool
         found = Found(images)
         for number, candidate in enumerate((made, *(_checked(where, other, images) for other in answer.others))):
             margin, errors = view.standing(candidate, labels, None, SELECTION, 2)
@@ -112,7 +112,8 @@ def distance(norm: str, difference: Tensor) -> Tensor:
 def _fenced_run(
     attack: Peer, source: Classifier, images: Tensor, labels: Tensor, streams: Streams, compute: Compute
 ) -> tuple[Answer, list[str]]:
-    where, model = name_of(attack), Drawn(source, streams, compute)
+    lent_source = attacked(source, attack.draw)
+    where, model = name_of(attack), Drawn(lent_source, streams, compute, frozen=attack.draw == "frozen")
     state = _state(source)
     lent = images.clone(), labels.clone()
     seed = streams.number("start") % 2**31

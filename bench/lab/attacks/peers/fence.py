@@ -33,15 +33,16 @@ class Answer(NamedTuple):
 
 
 class Drawn(nn.Module):
-    """A source as a library sees it: (n, 3, h, w) to logits (n, classes) float32, each call a fresh draw.
+    """A source as a library sees it: (n, 3, h, w) to logits (n, classes) float32; a draw a call, fresh unless `frozen`.
 
     The source is no submodule, so that `eval()`, `train()`, `to()` and `parameters()` do not reach
     it; an empty parameter says on which device it is. Batches larger than the microbatch are
     computed in parts, and anew in the backward pass, so that memory does not bound them.
     """
 
-    def __init__(self, source: Classifier, streams: Streams, compute: Compute) -> None:
+    def __init__(self, source: Classifier, streams: Streams, compute: Compute, frozen: bool = False) -> None:
         super().__init__()
+        self.frozen = frozen
         self._hidden = (source,)
         self.classes, self.streams, self.compute, self.calls = source.classes, streams, compute, 0
         self.stochastic = source.stochastic
@@ -72,7 +73,7 @@ class Drawn(nn.Module):
 
     def _draw(self, shape: torch.Size) -> Realisation:
         (source,) = self._hidden
-        generator = self.streams.generator("grad", self.calls) if source.stochastic else None
+        generator = self.streams.generator("grad", 0 if self.frozen else self.calls) if source.stochastic else None
         self.calls += 1
         with torch.no_grad():
             return source.realise(shape, generator)

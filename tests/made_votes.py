@@ -62,12 +62,15 @@ def votes_from(
     cumulative = chances.cumsum(1)
     counts = np.zeros((n, classes), np.int64)
     draw_right = np.zeros((shards.max() + 1, draws), np.int32)
+    winners = np.zeros((n, min(draws, 16)), np.uint16)
     for draw in range(draws):
         winner = (rng.random(n)[:, None] > cumulative[:, :-1]).sum(1)
         if shared:
             forced = rng.random(n) < np.abs(rng.normal(0, shared, shards.max() + 1))[shards]
             winner = np.where(forced, labels if rng.random() < 0.5 else (labels + 1) % classes, winner)
         counts[np.arange(n), winner] += 1
+        if draw < winners.shape[1]:
+            winners[:, draw] = winner
         draw_right[:, draw] = np.bincount(shards, winner == labels, draw_right.shape[0])
     probs = 0.5 * counts / draws + 0.5 * chances
     return Votes(
@@ -82,6 +85,7 @@ def votes_from(
         claimed=np.full(n, claimed, np.int8),
         shard=shards,
         draw_right=draw_right,
+        winners=winners,
     )
 
 

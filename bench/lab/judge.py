@@ -90,12 +90,13 @@ def judge(
         shard=np.full(len(counts), streams.shard, np.int32),
         draw_right=tally.right.cpu().numpy()[None],
         rule="" if rule.kind == "fixed" else rule.rule,
+        winners=tally.winners.cpu().numpy().astype(np.uint16),
     )
 
 
 class _Tally:
     """What the draws said: counts and sums of probabilities (n, classes); of the first `prefix` draws, which every
-    image has, the counts apart and each draw's right answers."""
+    image has, the counts apart, each draw's right answers and, of PREFIX draws at most, the winners."""
 
     def __init__(self, shard: Judged, classes: int, prefix: int) -> None:
         n, device = len(shard.images), shard.images.device
@@ -103,6 +104,7 @@ class _Tally:
         self.counts = torch.zeros(n, classes, dtype=torch.int32, device=device)
         self.sums = torch.zeros(n, classes, dtype=torch.float64, device=device)
         self.right = torch.zeros(prefix, dtype=torch.int32, device=device)
+        self.winners = torch.zeros(n, min(prefix, PREFIX), dtype=torch.int32, device=device)
         self.prefix = self.counts
 
     def add(self, rows: Tensor, probs: Tensor, winner: Tensor) -> None:
@@ -111,6 +113,8 @@ class _Tally:
         self.sums[rows] += probs.double().sum(0)
         if self.drawn < len(self.right):
             self.right[self.drawn : self.drawn + len(winner)] = (winner == self.labels[rows]).sum(1)
+            kept = self.winners[:, self.drawn : self.drawn + len(winner)]
+            kept.copy_(winner[: kept.shape[1]].T)  # all rows: an image's draws end after the prefix
         self.drawn += len(winner)
         if self.drawn == len(self.right):
             self.prefix = self.counts.clone()

@@ -27,7 +27,9 @@ class Votes:
     claimed (n,) int8: 1 if the attack believed it fooled its source, 0 if not, -1 if there was none;
     shard (n,) int32: which images shared their draws;
     draw_right (shards, prefix_draws) int32: right answers of each shared draw, for the intervals;
-    rule: "vote" or "soft" where that rule's stopping ended the draws, "" where all were made.
+    rule: "vote" or "soft" where that rule's stopping ended the draws, "" where all were made;
+    winners (n, up to 16) uint16: the class that won each of the first draws, which tell how images that share a
+    draw err together (bench/votes/sharing.py); None in a record that does not say.
     """
 
     index: NDArray[np.int64]
@@ -42,6 +44,7 @@ class Votes:
     shard: NDArray[np.int32]
     draw_right: NDArray[np.int32]
     rule: str = ""
+    winners: NDArray[np.uint16] | None = None
 
     @property
     def drawn(self) -> NDArray[np.int64]:
@@ -54,6 +57,7 @@ class Votes:
 
 
 COLUMNS = ("index", "label", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed", "shard")
+LISTS = ("counts", "probs", "prefix", "winners")  # winners may be missing
 RULES = ("", "vote", "soft")
 
 
@@ -82,6 +86,8 @@ def to_parquet(votes: Votes) -> bytes:
         "claimed": plain(votes.claimed, pa.int8()),
         "shard": plain(votes.shard, pa.int32()),
     }
+    if votes.winners is not None:
+        columns["winners"] = lists(votes.winners, pa.uint16())
     about = {"bench.draw_right": json.dumps(votes.draw_right.tolist()), "bench.rule": votes.rule}
     table = pa.table(columns).replace_schema_metadata(about)
     sink = io.BytesIO()
@@ -136,6 +142,7 @@ def from_parquet(data: bytes) -> Votes:
     votes = Votes(
         column("index"), column("label"), lists("counts"), lists("probs"), column("soft"), lists("prefix"),
         column("settled"), column("linf"), column("claimed"), column("shard"), draw_right, rule,
+        lists("winners") if "winners" in classes else None,
     )  # fmt: skip
     check(votes)
     return votes
@@ -145,17 +152,17 @@ def _described(schema: Any, rows: int) -> dict[str, int]:
     """The length of each column of lists; ValueError unless the file describes votes of a sane size."""
     import pyarrow as pa
 
-    if tuple(schema.names) != COLUMNS:
+    if tuple(schema.names) not in (COLUMNS, (*COLUMNS, "winners")):
         raise ValueError(f"columns {schema.names[:12]}, expected {list(COLUMNS)}")
     if not 0 <= rows <= MOST_ROWS:
         raise ValueError(f"{rows} rows are more than a record can hold")
     kinds = {"index": pa.int64(), "label": pa.uint16(), "counts": pa.uint16(), "probs": pa.float16(),
              "soft": pa.uint16(), "prefix": pa.uint16(), "settled": pa.uint16(), "linf": pa.float32(),
-             "claimed": pa.int8(), "shard": pa.int32()}  # fmt: skip
+             "claimed": pa.int8(), "shard": pa.int32(), "winners": pa.uint16()}  # fmt: skip
     classes = {}
-    for name, kind in kinds.items():
-        found = schema.field(name).type
-        if name in ("counts", "probs", "prefix"):
+    for name in schema.names:
+        kind, found = kinds[name], schema.field(name).type
+        if name in LISTS:
             if not pa.types.is_fixed_size_list(found):
                 raise ValueError(f"column {name} is not a list of fixed size")
             if not 1 <= found.list_size <= MOST_CLASSES or found.list_size * rows > MOST_VALUES:
@@ -205,11 +212,29 @@ def check(votes: Votes) -> None:
     right = votes.prefix[np.arange(n), votes.labels].sum(dtype=np.int64)
     if right != votes.draw_right.sum():
         raise ValueError("the shared draws' right answers differ from the images'")
+    if votes.winners is not None:
+        _check_winners(votes, votes.winners)
+
+
+def _check_winners(votes: Votes, winners: NDArray[np.uint16]) -> None:
+    n, classes = votes.counts.shape
+    known = winners.shape[1]
+    if winners.shape[0] != n or not 1 <= known <= votes.prefix_draws or winners.max() >= classes:
+        raise ValueError("the first draws' winners are not those of these images, draws and classes")
+    said = np.bincount((np.arange(n)[:, None] * classes + winners).ravel(), minlength=n * classes).reshape(n, classes)
+    if (said > votes.prefix).any():
+        raise ValueError("the first draws' winners and the counts of the prefix differ")
+    names, which = np.unique(votes.shard, return_inverse=True)
+    right = np.zeros((len(names), known), np.int64)
+    np.add.at(right, which, winners == votes.labels[:, None])
+    if len(names) != len(votes.draw_right) or (right != votes.draw_right[:, :known]).any():
+        raise ValueError("the first draws' winners and their right answers by shard differ")
 
 
 def concatenate(parts: list[Votes]) -> Votes:
     """The votes of several shards as one record, in the order given."""
-    names = [field.name for field in fields(Votes) if field.name != "rule"]
+    names = [field.name for field in fields(Votes) if field.name not in ("rule", "winners")]
     joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     (rule,) = {part.rule for part in parts}
-    return Votes(**joined, rule=rule)
+    known = [part.winners for part in parts if part.winners is not None]
+    return Votes(**joined, rule=rule, winners=np.concatenate(known) if len(known) == len(parts) else None)

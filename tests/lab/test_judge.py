@@ -84,6 +84,8 @@ def test_adaptive_decides_as_the_full_vote_does(noisy, rule):
     assert (few.drawn <= full.drawn).all() and few.drawn.sum() < full.drawn.sum()
     assert few.rule == rule and few.prefix_draws == 16 and full.prefix_draws == draws
     assert (few.draw_right == full.draw_right[:, :16]).all() and (few.prefix.sum(1) == 16).all()
+    assert few.winners.shape == (40, 16) and (few.winners == full.winners).all()
+    assert (np.eye(10, dtype=int)[few.winners].sum(1) == few.prefix).all()
     decisions = [predicted(votes, rule) for votes in (few, full)]
     assert (decisions[0] == decisions[1]).all()
 
@@ -121,7 +123,8 @@ def test_votes_survive_parquet(noisy):
     data = to_parquet(votes)
     again = from_parquet(data)
     assert to_parquet(again) == data and again.prefix_draws == 20
-    for name in ("index", "labels", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed", "draw_right"):
+    names = ("index", "labels", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed", "draw_right")
+    for name in (*names, "winners"):
         np.testing.assert_array_equal(getattr(again, name), getattr(votes, name))
 
 

@@ -79,6 +79,7 @@ def doctored(votes: Votes, share: float) -> Votes:
     n = len(votes.labels)
     wrong = np.flatnonzero(votes.counts.argmax(1) != votes.labels)
     fields = {name: getattr(votes, name).copy() for name in ("counts", "probs", "soft", "prefix", "draw_right")}
+    known = None if votes.winners is None else votes.winners.copy()
     left = round(share * n * votes.prefix_draws)
     for i in np.random.default_rng(3).permutation(wrong):
         label = votes.labels[i]
@@ -92,9 +93,14 @@ def doctored(votes: Votes, share: float) -> Votes:
             fields[name][i, label] = total
         fields["soft"][i] = label
         row = fields["draw_right"][np.flatnonzero(np.unique(votes.shard) == votes.shard[i])[0]]
+        if known is not None:
+            wrong_draws = known[i] != label
+            row[: len(wrong_draws)] += wrong_draws
+            gained, known[i] = gained - wrong_draws.sum(), label
+        rest = row[0 if known is None else known.shape[1] :]
         for _ in range(gained):
-            row[row.argmin()] += 1
-    lie = replace(votes, **fields)
+            rest[rest.argmin()] += 1
+    lie = replace(votes, **fields, winners=known)
     check(lie)
     return lie
 

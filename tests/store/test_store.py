@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from bench.recipes import PGD, Data, Examples, Model, Network, Outcomes, Trained
 from bench.store import records as stores
 from bench.store.disk import claim, read_part, write, write_part
 from bench.store.records import Damaged, Store, load
-from bench.votes.votes import concatenate, from_parquet, to_parquet
+from bench.votes.votes import check, concatenate, from_parquet, to_parquet
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = Trained(network=Network(depth=10, width=1), training=Training(epochs=1))
@@ -401,6 +402,13 @@ def hostile_votes(**changes: object) -> bytes:
     return bytes(sink.getvalue())
 
 
+def lists(rows: list[list[int]]) -> object:
+    """A column of lists of one length."""
+    import pyarrow as pa
+
+    return pa.array(rows, pa.list_(pa.uint16(), len(rows[0])))
+
+
 def bomb(rows: int, width: int) -> bytes:
     """A few kilobytes that ask for rows * width values."""
     import pyarrow as pa
@@ -436,6 +444,8 @@ def test_votes_of_strangers_are_refused_in_words():
         "are not counts": hostile_votes(metadata="[[-1]]"),
         "differ from the images'": hostile_votes(metadata="[[8, 8, 8]]"),
         "columns": bomb(3, 200_000),
+        "winners are not those": hostile_votes(winners=lists([[60_000]] * 8)),
+        "winners and the counts": hostile_votes(winners=lists([[9]] * 8)),
         "soft winner": hostile_votes(soft=pa.array([65535] * 8, pa.uint16())),
         "before its first draw or after its last": hostile_votes(settled=pa.array([65535] * 8, pa.uint16())),
     }
@@ -467,7 +477,19 @@ def test_votes_survive_the_way_through_a_file():
     halves = [replace(votes, **{k: v[part] for k, v in vars(votes).items() if k not in whole})
               for part in (slice(0, 4), slice(4, 8))]  # fmt: skip
     joined = concatenate(halves)
-    assert (joined.counts == votes.counts).all()
+    assert (joined.counts == votes.counts).all() and (joined.winners == votes.winners).all()
+    old = from_parquet(to_parquet(replace(votes, winners=None)))
+    assert old.winners is None and concatenate([old, old]).winners is None
+
+
+def test_winners_whose_draws_changed_places_are_refused():
+    noisy = Model(weights=WEIGHTS, sigma=Fraction(1, 4))
+    votes = honest(OUTCOMES.model_copy(update={"draws": 5, "target": noisy}), 0.6)
+    check(votes)
+    swapped = votes.winners[:, ::-1]
+    assert (votes.draw_right[:, :16] != votes.draw_right[:, :16][:, ::-1]).any()
+    with pytest.raises(ValueError, match="right answers by shard"):
+        check(replace(votes, winners=swapped))
 
 
 class Trap:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from bench import UserError
-from bench.lab.attacks import Crafted, pgd, square, worst
+from bench.lab.attacks import Crafted, pgd, square, strong, worst
 from bench.lab.attacks.view import AttackError
 from bench.lab.compute.passes import Compute
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier
-from bench.recipes import PGD, Attack, Clean, Crafting, Peer, Square, Worst
+from bench.recipes import PGD, Attack, Clean, Crafting, Peer, Square, Strong, Worst
 
 TOLERANCE = 1e-6
 
@@ -67,6 +67,8 @@ def _run(
             return pgd.craft(attack, source, images, labels, streams, compute)
         case Square():
             return square.craft(attack, source, images, labels, streams, compute)
+        case Strong():
+            return strong.craft(attack, source, images, labels, streams, compute)
         case Worst():
             return worst.craft(attack, source, images, labels, streams, compute, run=craft)
         case Peer():
@@ -100,7 +102,7 @@ def check(attack: Crafting, images: Tensor, crafted: Crafted) -> None:
         _no_row(attack, length > eps + slack, f"more than {norm} eps = {attack.eps} from its original{when}", length)
 
 
-def _distance(attack: PGD | Square | Peer, difference: Tensor) -> tuple[Tensor, str]:
+def _distance(attack: PGD | Square | Peer | Strong, difference: Tensor) -> tuple[Tensor, str]:
     norm = "Linf" if isinstance(attack, Square) else attack.norm
     flat = difference.double().flatten(1)
     match norm:

@@ -1,6 +1,6 @@
 """Recipes: frozen, strict values that say how a number is made; equal recipes have equal keys."""
 
-from bench.recipes.attacks import PGD, Attack, Clean, Crafting, Eps, Peer, Square, Worst
+from bench.recipes.attacks import PGD, Attack, Clean, Crafting, Eps, Peer, Square, Strong, Worst
 from bench.recipes.base import (
     Arguments,
     Arithmetic,
@@ -88,6 +88,7 @@ __all__ = [
     "Seed",
     "Square",
     "Stopping",
+    "Strong",
     "Through",
     "Trained",
     "Training",

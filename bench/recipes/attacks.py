@@ -109,15 +109,31 @@ class Peer(Recipe):
         return exact(value)
 
 
+class Strong(Recipe):
+    """The attack that adapts (bench/lab/attacks/strong): losses, classes, starts and views, chosen by what they find.
+
+    `gradients` bounds what an image may cost, a pass without a gradient counted as half of one. The search ends
+    there, or where the last members together added less than `tolerance` to the error of all images.
+    """
+
+    kind: Literal["strong"] = "strong"
+    eps: Annotated[Exact, Field(ge=0)] = Fraction(8, 255)
+    norm: Literal["Linf", "L2"] = "Linf"
+    gradients: Natural = 300
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.001
+
+
 class Worst(Recipe):
     """The strongest of several attacks for each image: wrong most often over selection draws, then by mean margin."""
 
     kind: Literal["worst"] = "worst"
-    attacks: Annotated[tuple[Annotated[PGD | Square | Peer, Field(discriminator="kind")], ...], Field(strict=False)]
+    attacks: Annotated[
+        tuple[Annotated[PGD | Square | Peer | Strong, Field(discriminator="kind")], ...], Field(strict=False)
+    ]
     selection: Natural = 64
 
 
-Crafting = PGD | Square | Peer | Worst
+Crafting = PGD | Square | Peer | Strong | Worst
 """Every attack that changes images. Whoever matches on it ends with assert_never: an attack that is added and not
 handled there is an error of mypy's, not a number."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from bench.recipes.attacks import PGD, Clean, Peer, Square, Worst
+from bench.recipes.attacks import PGD, Clean, Peer, Square, Strong, Worst
 from bench.recipes.base import Recipe
 from bench.recipes.defences import CTRW, RNA, RND, RPF, SAP, SLWTA, WCA, CropEnsemble, RandomFeatures
 
@@ -65,7 +65,7 @@ def summary(recipe: Recipe) -> dict[str, Any]:
 
 
 KINDS: tuple[type[Recipe], ...] = (
-    Data, Network, Noise, Clean, PGD, Square, Peer, Worst, Optimiser, Schedule, Training,
+    Data, Network, Noise, Clean, PGD, Square, Peer, Strong, Worst, Optimiser, Schedule, Training,
     Trained, Distilled, Fetched, Model, Examples, Stopping, Outcomes,
     RND, RandomFeatures, ResizePad, CropEnsemble, SAP, RandomPrecision, Mixture, RNA, RPF, CTRW, WCA, SLWTA,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, assert_never
 
-from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Square, Worst
+from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Square, Strong, Worst
 from bench.report.doubts import believed, computed_in, shy, suspicions
 from bench.store.tasks import images_in
 from bench.suite.cells import Cell, Suite
@@ -138,6 +138,8 @@ def access(source: Model | None, target: Model, attack: Attack) -> str:
         case Peer(draw=draw):  # the column says which library's attack it is
             if draw in PROTOCOLS:
                 details.append(PROTOCOLS[draw])
+        case Strong():
+            pass  # it chooses what it averages
         case Worst(attacks=several):
             details.append(f"worst of {len(several)}")
         case _:

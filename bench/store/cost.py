@@ -10,7 +10,7 @@ from typing import assert_never
 from bench.recipes import PGD, Attack, Clean, Distilled, Examples, Fetched, Model, Network, Outcomes, Peer, Square
 from bench.store.disk import write
 
-from bench.recipes import Trained, Work, Worst  # isort: skip
+from bench.recipes import Strong, Trained, Work, Worst  # isort: skip
 from bench.store.tasks import images_in
 
 UNKNOWN = Network(depth=16, width=4)  # stands in for a network we cannot see into
@@ -43,6 +43,8 @@ def gradients(attack: Attack) -> tuple[float, float]:
             return attack.restarts * (looks + 1.0), float(attack.restarts * attack.steps * attack.gradients_a_step)
         case Square():
             return float(2 * attack.queries * attack.draws * attack.restarts), 0.0  # each beside the best so far
+        case Strong():
+            return 0.0, float(attack.gradients)  # at most: what is fooled leaves
         case Worst():
             parts = [gradients(inner) for inner in attack.attacks]
             return sum(p[0] for p in parts) + attack.selection * len(parts), sum(p[1] for p in parts)

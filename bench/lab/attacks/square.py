@@ -61,11 +61,11 @@ def _walk(
         at: Tensor | slice = slice(None) if rows is None else rows
         centre = images[at]
         if query == 0:
-            delta = eps * _signs((len(images), images.shape[1], 1, images.shape[3]), dice, images)[at]
+            delta = eps * signs((len(images), images.shape[1], 1, images.shape[3]), dice, images)[at]
             proposal = (centre + delta).clamp_(0, 1)
         else:
-            window, signs = _squares(side(attack, query, *images.shape[2:]), dice, images)
-            proposal = torch.where(window[at], (centre + eps * signs[at]).clamp_(0, 1), own.images[at])
+            window, sign = squares(side(attack, query, *images.shape[2:]), dice, images)
+            proposal = torch.where(window[at], (centre + eps * sign[at]).clamp_(0, 1), own.images[at])
         margin, errors = view.expected(losses.margin, proposal, labels[at], rows, attack.draws, restart, query)
         if view.stochastic:
             if query > 0:
@@ -82,11 +82,11 @@ def _walk(
     found.offer(own.images, own.loss, own.errors, restart, None)
 
 
-def _signs(shape: tuple[int, ...], dice: torch.Generator, like: Tensor) -> Tensor:
+def signs(shape: tuple[int, ...], dice: torch.Generator, like: Tensor) -> Tensor:
     return torch.randint(0, 2, shape, generator=dice, device=like.device).to(like.dtype).mul_(2).sub_(1)
 
 
-def _squares(side: int, dice: torch.Generator, images: Tensor) -> tuple[Tensor, Tensor]:
+def squares(side: int, dice: torch.Generator, images: Tensor) -> tuple[Tensor, Tensor]:
     """For each image a square window (n, 1, h, w) bool, placed uniformly, and a sign a channel (n, 3, 1, 1)."""
     n, channels, height, width = images.shape
     device = images.device
@@ -95,4 +95,4 @@ def _squares(side: int, dice: torch.Generator, images: Tensor) -> tuple[Tensor, 
     down = torch.arange(height, device=device).view(1, 1, -1, 1) - top
     right = torch.arange(width, device=device).view(1, 1, 1, -1) - left
     window = (down >= 0) & (down < side) & (right >= 0) & (right < side)
-    return window, _signs((n, channels, 1, 1), dice, images)
+    return window, signs((n, channels, 1, 1), dice, images)

@@ -1,0 +1,85 @@
+"""What a search of one batch knows: the best images so far, what each has cost, what each member bought."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.lab.attacks.strong.ball import Ball
+from bench.lab.attacks.view import Found, View
+from bench.recipes import Strong
+
+QUERY = 0.5  # what a pass without a gradient costs, in gradients: one of the two passes that a gradient is
+PATIENCE = 4  # members in a row that must buy less than the tolerance, together, before a search ends
+LEAST = 5.0  # gradients, below which no ascent is begun
+
+
+class Bought(NamedTuple):
+    """What one member bought: `gain` is the error it added, as a share of all images, on draws that select;
+    `tried` the images it was tried on, `gradients` what it cost an image of the whole batch."""
+
+    member: str
+    tried: int
+    gain: float
+    gradients: float
+
+
+Act = Callable[[Tensor, int], object]
+"""A member at work on the rows (m,) that still hold; it notes what it finds under its number."""
+
+
+class Search:
+    """One attack of images (n, c, h, w) with labels (n,): whom `view` shows, what was found, what was paid.
+
+    `error` (n,) is how often the best image of each is wrong, in [0, 1], on draws that select; a deterministic
+    source is wrong or not. `over` (n,) bool says who needs no more. `limit` is what an image may have cost by now.
+    """
+
+    def __init__(self, attack: Strong, view: View, images: Tensor, labels: Tensor) -> None:
+        self.attack, self.view, self.images, self.labels = attack, view, images, labels
+        self.ball = Ball(float(attack.eps), attack.norm)
+        self.best = Found(images)
+        self.error = torch.zeros(len(images), device=images.device)
+        self.over = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.spent = torch.zeros(len(images), device=images.device)
+        self.limit = float(attack.gradients)
+        self.names: list[str] = []
+        self.bought: list[Bought] = []
+        self.end = ""
+
+    def pay(self, rows: Tensor, gradients: float) -> None:
+        """Book so many gradients for each of the rows (m,)."""
+        self.spent[rows] += gradients
+
+    def left(self, rows: Tensor) -> int:
+        """How many gradients each of the rows can still pay."""
+        return int(self.limit - float(self.spent[rows].max())) if len(rows) else 0
+
+    def turn(self, name: str, act: Act, least: float = LEAST) -> bool:
+        """Let a member try what still holds, if that can pay `least`; False where the search is over, see `end`."""
+        held = (~self.over).nonzero().squeeze(1)
+        rows = held[self.spent[held] + least <= self.limit]
+        if not len(held):
+            self.end = "every image is fooled"
+        elif not len(rows):
+            self.end = "the budget is spent"
+        if self.end:
+            return False
+        spent, error = float(self.spent.sum()), float(self.error.sum())
+        number = len(self.names)
+        self.names.append(name)
+        act(rows, number)
+        n, paid = len(self.images), float(self.spent.sum()) - spent
+        if paid:  # a member that did nothing is no evidence that nothing is left
+            self.bought.append(Bought(name, len(rows), (float(self.error.sum()) - error) / n, paid / n))
+        return True
+
+    def tired(self) -> bool:
+        """Whether the last members, the image itself aside, together bought less than the tolerance; `end` says so."""
+        last = self.bought[1:][-PATIENCE:]
+        if len(last) == PATIENCE and sum(one.gain for one in last) < self.attack.tolerance:
+            self.end = f"the last {PATIENCE} members bought less than the tolerance"
+        return bool(self.end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,8 @@ def verify(
     scale: ScaleName = "auto",
     limit: Limit = None,
     images: Annotated[int, typer.Option("--images", help="Images a cell; 0: all.", min=0)] = 64,
-    seed: Annotated[int, typer.Option("--seed", help="Which images are sampled.", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Repeat the sample of an audit.", min=0)] = None,
+    seals: Annotated[bool, typer.Option("--seals", help="Only seals and files; nothing is recomputed.")] = False,
     device: Device = "auto",
     data_root: DataRoot = None,
     root: Root = Path(),
@@ -25,16 +27,30 @@ def verify(
 ) -> None:
     """Audit recorded cells: recompute a random sample of their images here, and compare.
 
-    Exit code 3 if a record is inconsistent. Example: python -m bench verify suites/paper.toml --images 64
+    The rows are drawn anew each time. Before that, every seal is followed: votes, images, weights, tables,
+    figures and page. Exit code 3 if anything is inconsistent.
+
+    Example: python -m bench verify suites/paper.toml --images 64
     """
-    from bench.lab.examine.of_suite import recomputer
-    from bench.report import audit
+    from bench.report import proof
+    from bench.report import seals as sealed
     from bench.run.session import open_suite
 
     session = open_suite(suite, scale, limit, settings(root, device, data_root, batch))
-    found = audit.verify(session.suite, session.votes, recomputer(session), images or None, seed)
-    print(audit.markdown(found))
-    if any(one.verdict == "inconsistent" for one in found):
+    chain, published = sealed.follow(session), proof.check(session)
+    print(sealed.words(chain, published), flush=True)
+    wrong = any(one.verdict == "inconsistent" for one in (*chain.seals, *published))
+    if not seals:
+        from bench.lab.examine.again import Again
+        from bench.report import audit
+
+        seed = secrets.randbits(48) if seed is None else seed
+        print(f"rows drawn with seed {seed}: --seed {seed} repeats them", flush=True)
+        again = Again(session.settings)
+        found = audit.verify(session.suite, session.votes, session.manifest, again, images or None, seed=seed)
+        print(audit.markdown(found))
+        wrong |= any(one.verdict == "inconsistent" for one in found)
+    if wrong:
         raise SystemExit(3)
 
 

@@ -45,7 +45,7 @@ def list_(
 
     Example: python -m bench list models --suite suites/paper.toml
     """
-    from bench.report.publish import listing
+    from bench.report.listing import listing
 
     print(listing(what, suite, scale, root.resolve()))
 
@@ -120,7 +120,6 @@ def page(
 
     Example: python -m bench page suites/paper.toml
     """
-    from bench.report.publish import illustrate, views
+    from bench.report.publish import publish
 
-    session = recorded(suite, scale, limit, root)
-    print(illustrate(session, views(session)))
+    print(publish(recorded(suite, scale, limit, root)).folder / "index.html")

@@ -37,7 +37,7 @@ from bench.recipes import Weights, targets_of  # isort: skip
 from bench.recipes.base import Arithmetic
 from bench.store.cost import gradients
 from bench.store.disk import write_part, writing
-from bench.store.machine import processor
+from bench.store.machine import arithmetic, processor
 from bench.store.records import Damaged, Store
 from bench.store.tasks import Done, Hooks, Settings, Task, rows, shards
 from bench.votes.votes import Votes, from_parquet, to_parquet
@@ -102,12 +102,16 @@ class Lab:
 
     def leave(self, task: Task, compute: Compute, data: bytes) -> None:
         """Put a part into the task's folder, with what it was made with: a record's parts may have several makers."""
-        about = {"precision": compute.precision, "device": self._device}
+        about = {"precision": compute.precision, "device": self._device, "arithmetic": self._arithmetic}
         write_part(task.folder / f"{task.shard:05d}", data, about)
 
     @cached_property
     def _device(self) -> str:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor()
+
+    @property
+    def _arithmetic(self) -> str:
+        return arithmetic(torch.__version__, torch.get_num_threads(), self.settings.microbatch, self.settings.exact)
 
     def compute(self) -> Compute:
         """How this lab computes, until `suit` knows for which model."""
@@ -117,9 +121,8 @@ class Lab:
     def suit(self, compute: Compute, declared: Arithmetic, model: Model, data: Data) -> None:
         """Have the passes through `model` computed as declared, in parts that this device takes best."""
         few = Examples(data=data, shard=IMAGES)
-        self.fitting.suit(
-            compute, declared, model.key, self.model(model), data.key, lambda: self.shard(few, 0)[0]
-        )  # fmt: skip
+        images = lambda: self.shard(few, 0)[0]  # noqa: E731
+        self.fitting.suit(compute, declared, model.key, self.model(model), data.key, images)
 
     # -- the three steps -------------------------------------------------------------------------
 
@@ -140,17 +143,11 @@ class Lab:
             exact=self.settings.exact,
             tensorboard=self.settings.tensorboard,
         )
+        state = self.store.scratch / "state" / recipe.key
         return train(
-            recipe,
-            images.images,
-            images.labels,
-            teacher=teacher,
-            targets=targets,
-            device=self.device,
-            state_dir=self.store.scratch / "state" / recipe.key,
-            out=folder,
-            options=options,
-        )
+            recipe, images.images, images.labels, teacher=teacher, targets=targets, device=self.device,
+            state_dir=state, out=folder, options=options,
+        )  # fmt: skip
 
     def targets(self, recipe: Distilled) -> NDArray[np.float32] | None:
         """The cached teacher's probabilities (n, classes) for each training image, or None if online."""
@@ -200,7 +197,8 @@ class Lab:
         """What the examples were computed in, for the provenance of whoever is judged on them."""
         record = None if isinstance(recipe.attack, Clean) else self.store.find(recipe)
         about = {} if record is None else record.manifest.get("provenance", {})
-        return {"crafting_precision": about["precision"]} if "precision" in about else {}
+        told = ("precision", "device", "device_type", "arithmetic")
+        return {f"crafting_{name}": about[name] for name in told if name in about}
 
     def judge(self, recipe: Outcomes, shard: int, compute: Compute, chosen: NDArray[np.int64] | None = None) -> Votes:
         """The votes on one shard, or on the chosen rows of it."""
@@ -259,7 +257,7 @@ class Lab:
 
     def shard(self, recipe: Examples, shard: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
         """Images (n, 3, h, w) float32 and labels (n,) on the device, and their index in the split."""
-        images = self._split(recipe.data)
+        images = self.split(recipe.data)
         chosen = datasets.shuffle(len(images.images), recipe.data.shuffle)[rows(recipe, shard)]
         some = images.take(chosen)
         pixels = datasets.as_tensor(some.images).to(self.device)
@@ -267,10 +265,11 @@ class Lab:
 
     def images(self, data: Data) -> datasets.Images:
         """The images of a recipe's data, in its order."""
-        images = self._split(data)
+        images = self.split(data)
         return images.take(datasets.shuffle(len(images.images), data.shuffle)[data.start : data.stop])
 
-    def _split(self, data: Data) -> datasets.Images:
+    def split(self, data: Data) -> datasets.Images:
+        """All images of a recipe's split, in the data set's own order."""
         name = (data.kind, data.split)
         if name not in self._data:
             self._data[name] = datasets.load(
@@ -339,6 +338,7 @@ class Lab:
             "device_type": self.device.type,
             "tf32": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
             "threads": torch.get_num_threads(),
+            "arithmetic": self._arithmetic,
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "versions": versions,

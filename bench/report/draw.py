@@ -86,11 +86,16 @@ def publish(suite: Suite, folder: Path, lookup: Lookup, curves: Curves, pictures
             if before.get(one.name) != one.print or not all(path.is_file() for path in paths):
                 for path, data_ in zip(paths, files(one.make), strict=True):
                     write(path, data_)
-        names = tuple(path.name for path in paths) if one.make else ()
-        shown.append(Shown(one.name, one.title, one.about, one.missing, names))
+        shown.append(as_shown(one))
     if prints != before:
         write(index, (json.dumps(prints, indent=1) + "\n").encode())
     return shown
+
+
+def as_shown(one: Drawn) -> Shown:
+    """A figure as it is, or would be, written."""
+    names = (f"{one.name}.svg", f"{one.name}.png") if one.make else ()
+    return Shown(one.name, one.title, one.about, one.missing, names)
 
 
 def fingerprint(*values: Any) -> str:

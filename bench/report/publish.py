@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench import UserError, nearest
-from bench.recipes import Clean, Fetched, Mixture, Over, Through
-from bench.report import certificates, numbers, unchanged
+from bench.recipes import Fetched
+from bench.report import certificates, numbers, publication, unchanged
 from bench.report import claims as claim_words
 from bench.report.claims import claims
+from bench.report.listing import short
 from bench.report.render import render
 from bench.report.tables import TableView, tables
 from bench.run.runner import Counts
-from bench.run.session import Session, open_suite
+from bench.run.session import Session
 from bench.store import machine
 from bench.store.cost import Rates, passes
 from bench.store.disk import write
 from bench.store.machine import here
 from bench.store.plan import Plan, describe
-from bench.store.tasks import Settings
 from bench.votes.numbers import Number
 
+if TYPE_CHECKING:
+    from bench.report.draw import Shown
+
+COMPANIONS = {"claims.md", "certificates.md", "numbers.md"}
 FORMATS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex"}
 
 
@@ -79,16 +84,10 @@ def about(session: Session) -> str:
     return words
 
 
-def views(session: Session, only: str | None = None) -> list[TableView]:
-    """The session's tables as far as there are records."""
-    return tables(
-        session.suite,
-        session.votes,
-        session.manifest,
-        here=here(session.settings.device),
-        warn=session.warning,
-        only=only,
-    )
+def views(session: Session, only: str | None = None, where: str | None = None) -> list[TableView]:
+    """The session's tables as far as there are records, as they read on the device `where` (None: this one)."""
+    where = here(session.settings.device) if where is None else where
+    return tables(session.suite, session.votes, session.manifest, here=where, warn=session.warning, only=only)
 
 
 def rendered(session: Session, only: str | None, form: str) -> str:
@@ -107,28 +106,38 @@ def publish(session: Session, only: str | None = None, strong: str = "", made: b
     All of it is left alone if no record was `made` and nothing that it is made from has changed; figures and
     page after --only, too, if the tables are as they were.
     """
-    suite, folder = session.suite, session.folder
-    state = unchanged.state(session, strong, here(session.settings.device)) if only is None else None
+    folder, device = session.folder, here(session.settings.device)
+    state = unchanged.state(session, strong, device) if only is None else None
     if state is not None and not made and unchanged.unchanged(session, state):
         return Report(session, None, folder)
     whole = views(session)
-    text = render(whole, "md", suite.header.title or suite.name, about(session)).encode()
-    same = (folder / "tables.md").is_file() and (folder / "tables.md").read_bytes() == text
-    write(folder / "tables.md", text)
-    write(folder / "tables.json", (Report(session, whole, folder).json() + "\n").encode())
-    for name, words in (
-        ("claims.md", claim_words.markdown(claims(suite, session.votes)) if suite.claims else ""),
-        ("certificates.md", certificates.markdown(certificates.certificates(suite, session.votes))),
-        ("strong.md", strong),
-        ("numbers.md", numbers.numbers(suite, session.votes)),
-    ):
-        if words:
-            write(folder / name, words.encode())
-    if state is not None or made or not same or not (folder / "index.html").is_file():
+    words = texts(session, whole, strong)
+    tables_ = folder / "tables.md"
+    same = tables_.is_file() and tables_.read_bytes() == words["tables.md"]
+    for name in COMPANIONS - words.keys():
+        (folder / name).unlink(missing_ok=True)
+    for name, text in words.items():
+        write(folder / name, text)
+    if state is not None or made or not same or not publication.current(session, device):
         illustrate(session, whole)
+    publication.seal(session, device)
     if state is not None:
-        unchanged.remember(session, state, text)
+        unchanged.remember(session, state, words["tables.md"])
     return Report(session, [view for view in whole if only in (None, view.name)], folder)
+
+
+def texts(session: Session, whole: list[TableView], strong: str = "") -> dict[str, bytes]:
+    """The tables, their index and companions by file name; a companion with nothing to say is left out."""
+    suite, folder = session.suite, session.folder
+    words = {
+        "tables.md": render(whole, "md", suite.header.title or suite.name, about(session)),
+        "tables.json": Report(session, whole, folder).json() + "\n",
+        "claims.md": claim_words.markdown(claims(suite, session.votes)) if suite.claims else "",
+        "certificates.md": certificates.markdown(certificates.certificates(suite, session.votes)),
+        "strong.md": strong,
+        "numbers.md": numbers.numbers(suite, session.votes),
+    }
+    return {name: text.encode() for name, text in words.items() if text}
 
 
 def illustrate(session: Session, whole: list[TableView]) -> Path:
@@ -137,12 +146,17 @@ def illustrate(session: Session, whole: list[TableView]) -> Path:
 
     suite, folder = session.suite, session.folder
     shown = draw.publish(suite, folder / "figures", session.votes, session.curves, session.pictures)
-    verdicts = claims(suite, session.votes)
-    found = session.findings()
-    files = page.page(
-        suite, about(session), session.votes, session.manifest, whole, shown, verdicts=verdicts, findings=found
+    return page.publish(folder, pages(session, whole, shown))
+
+
+def pages(session: Session, whole: list[TableView], shown: Sequence[Shown]) -> dict[str, bytes]:
+    """The page's files by name, with the figures as `shown`."""
+    from bench.report.page import page
+
+    verdicts, found = claims(session.suite, session.votes), session.findings()
+    return page(
+        session.suite, about(session), session.votes, session.manifest, whole, shown, verdicts=verdicts, findings=found
     )
-    return page.publish(folder, files)
 
 
 def show(report: Report, counts: Counts) -> None:
@@ -162,15 +176,8 @@ def show(report: Report, counts: Counts) -> None:
         print(render(shown, "md", suite.header.title or suite.name, about(report.session)))
     made = "nothing was missing" if not counts.records else f"{counts.records} records made in {counts.tasks} tasks"
     again = f", {counts.reused} shards found from an earlier run" if counts.reused else ""
-    place = _short(report.folder / "tables.md")
+    place = short(report.folder / "tables.md")
     console.print(f"{made}{again}; tables in {place}", highlight=False, markup=False)
-
-
-def _short(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def planned_text(session: Session, made: Plan, as_json: bool) -> str:
@@ -200,45 +207,3 @@ def planned_text(session: Session, made: Plan, as_json: bool) -> str:
     lines += [f"stale: {item['record']} was made from {item['made_from'][:12]}, since made anew" for item in stale]
     lines += [f"runs your code: {name}" for name in code]
     return "\n".join(lines)
-
-
-def listing(what: str, path: Path, scale: str, root: Path) -> str:
-    """The models or attacks of a suite, the kinds of defences, or the suites under root/suites, a line each."""
-    if what == "suites":
-        found = sorted((root / "suites").glob("*.toml"))
-        return "\n".join(_short(suite) for suite in found) or f"no suites in {root / 'suites'}"
-    if what == "defences":
-        return "\n".join(f"{kind:<18} {about}" for kind, about in defences())
-    if what not in ("models", "attacks"):
-        raise UserError("list", f"cannot list {what!r}", nearest(what, ["models", "attacks", "defences", "suites"]))
-    session = open_suite(path, scale, None, Settings(root))
-    if what == "models":
-        return "\n".join(
-            f"{name:<20} {'stochastic' if entry.model.stochastic else 'deterministic':<14} {entry.number:<9}"
-            f" draws {entry.judged_draws:<4} {entry.label}".rstrip()
-            for name, entry in session.suite.models.items()
-        )
-    return "\n".join(
-        f"{name:<20} " + ("no attack" if isinstance(attack, Clean) else ", ".join(_facts(attack)))
-        for name, attack in session.suite.attacks.items()
-    )
-
-
-def defences() -> list[tuple[str, str]]:
-    """Every kind of defence with where it is declared and what it is, in a line."""
-    places = {Over: "models", Mixture: "models", Through: "weights"}
-    found = [(kind, place) for several, place in places.items() for kind in (get_args(several) or (several,))]
-    return [
-        (kind.model_fields["kind"].default, f"[{place}.x]  {' '.join((kind.__doc__ or '').split())}")
-        for kind, place in found
-    ]
-
-
-def _facts(attack: Any) -> list[str]:
-    defaults = type(attack).model_fields
-    facts = [f"{attack.kind}"]
-    for name in defaults:
-        value = getattr(attack, name)
-        if name != "kind" and (name in ("eps", "step", "steps", "name") or value != defaults[name].default):
-            facts.append(f"{name} {value}")
-    return facts

@@ -31,7 +31,7 @@ def state(session: Session, strong: str, here: str) -> str | None:
     trained = [session.store.find(weights) for weights in suite.weights.values()]
     told = [
         suite.text, suite.scale, suite.limit, session.why, manifests,
-        [record and record.seal for record in trained], session.findings(), strong, here, _program(),
+        [record and record.seal for record in trained], session.findings(), strong, here, program(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
@@ -70,7 +70,8 @@ def _stamps(folder: Path) -> Stamps:
     return found
 
 
-def _program() -> str:
+def program() -> str:
+    """SHA-256 over this program: its code, styles and templates."""
     digest = hashlib.sha256()
     top = Path(bench.__file__).parent  # all of the harness, wherever this module stands in it
     for path in sorted(top.rglob("*.*")):

@@ -59,8 +59,8 @@ class Job(NamedTuple):
     lock: int | None
 
     def made_by(self, about: Mapping[str, object]) -> None:
-        """Note the precision and device of a part, an earlier run's or this one's: not all need be the same."""
-        for name in ("precision", "device"):
+        """Note what a part was computed with, in an earlier run or this one: not all need be the same."""
+        for name in ("precision", "device", "arithmetic"):
             if name in about:
                 self.makers.setdefault(name, set()).add(str(about[name]))
 

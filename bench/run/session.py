@@ -117,19 +117,28 @@ class Session:
 
         Kept beside the work in progress, so that a finished run need not load torch for them.
         """
-        kept = self.store.scratch / "pictures" / f"{outcomes.key[:24]}-{count}.npz"
-        if kept.exists():
-            with contextlib.suppress(OSError, ValueError, KeyError), np.load(kept, allow_pickle=False) as file:
-                return file["before"], file["after"]
+        if found := self.pictured(outcomes, count):
+            return found
         if self.store.find(outcomes.examples) is None:
             return None
         from bench.lab.worker import Lab
 
         before, after = Lab(replace(self.settings, device="cpu")).pictures(outcomes, count)
+        kept = self._pictures(outcomes, count)
         with writing(kept):
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.savez(kept, before=before, after=after)
         return before, after
+
+    def pictured(self, outcomes: Outcomes, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Those of `pictures` that are kept already."""
+        kept = self._pictures(outcomes, count)
+        with contextlib.suppress(OSError, ValueError, KeyError), np.load(kept, allow_pickle=False) as file:
+            return file["before"], file["after"]
+        return None
+
+    def _pictures(self, outcomes: Outcomes, count: int) -> Path:
+        return self.store.scratch / "pictures" / f"{outcomes.key[:24]}-{count}.npz"
 
     def findings(self) -> dict[str, list[dict[str, str]]]:
         """What `bench diagnose` found, by model, of models that are still what they were then."""

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 from pathlib import Path
 
 
@@ -47,3 +48,27 @@ def here(device: str = "auto") -> str:
     if driver.cuDeviceGet(ctypes.byref(handle), 0) or driver.cuDeviceGetName(name, 256, handle):
         return processor()
     return name.value.decode(errors="replace")
+
+
+def arithmetic(torch: str, threads: int, microbatch: int, exact: bool) -> str:
+    """All that decides the last bits of what a processor computes, in words: equal words, equal bits."""
+    switches = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+    chosen = [f"{name}={os.environ[name]}" for name in switches if name in os.environ]
+    parts = f"{threads} threads, {microbatch} at a time" + (", exact" if exact else "")
+    return ", ".join([f"torch {torch} with {' '.join(instructions()) or 'what it has'}", *chosen, parts])
+
+
+def sizes(arithmetic: str) -> tuple[int, int, bool] | None:
+    """Threads, images at a time, and whether exact, of what `arithmetic` returned; None of other words."""
+    found = re.search(r"(\d+) threads, (\d+) at a time(, exact)?$", arithmetic)
+    return None if found is None else (int(found[1]), int(found[2]), found[3] is not None)
+
+
+def instructions() -> list[str]:
+    """The processor's vector instructions: two that bear one name in a cloud may differ in them."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, flags = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return sorted(flag for flag in flags.split() if flag.startswith(("avx", "fma", "amx", "sve", "asimd")))
+    return []

@@ -97,7 +97,7 @@ class Store:
         The manifest is checked always, the files' bytes when they are read or if `thorough`;
         votes are small enough that theirs are always checked.
         """
-        for path in self._places(recipe):
+        for path in self.places(recipe):
             try:
                 if record := whole(path, recipe.key, thorough or isinstance(recipe, Outcomes)):
                     return record
@@ -105,14 +105,15 @@ class Store:
                 self.faults.append(str(damage))
         return None
 
-    def _places(self, recipe: Work) -> Iterator[Path]:
+    def places(self, recipe: Work) -> Iterator[Path]:
+        """Where a record of the recipe may stand, in the order in which it is looked for."""
         yield self.place(recipe)
         if isinstance(recipe, Trained | Distilled):
             if self._published is None:
                 self._published = {}
                 for manifest in sorted((self.root / "models" / "weights").glob("*/manifest.json")):
                     with contextlib.suppress(Damaged, KeyError, TypeError):
-                        self._published[_manifest(manifest)["key"]] = manifest.parent
+                        self._published[opened(manifest)["key"]] = manifest.parent
             if recipe.key in self._published:
                 yield self._published[recipe.key]
 
@@ -120,7 +121,7 @@ class Store:
         """Whether something the record was made from now has another seal."""
         for source in inputs(recipe):
             then = record.manifest["made_from"].get(source.key)
-            for path in self._places(source) if then else ():
+            for path in self.places(source) if then else ():
                 try:
                     now = load(path, source.key)
                 except Damaged:
@@ -220,7 +221,7 @@ def load(path: Path, key: str) -> Record | None:
     """
     if not os.path.lexists(path):
         return None
-    body = _manifest(path / "manifest.json")
+    body = opened(path / "manifest.json")
     if body.get("key") != key:
         raise Damaged(f"{path}: holds the record {str(body.get('key'))[:12]}, not {key[:12]}")
     files, made_from = body.get("files"), body.get("made_from")
@@ -274,7 +275,8 @@ def checked(body: Mapping[str, Any]) -> bytes:
     return CHECK + hashlib.sha256(rest).hexdigest().encode() + CHECKED + rest
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def opened(path: Path) -> dict[str, Any]:
+    """What `checked` wrote; Damaged if the file is not there, of another format, or not as it was written."""
     data = _bytes(os.fspath(path), LARGEST_MANIFEST)
     begin = len(CHECK) + 64 + len(CHECKED)
     digest = hashlib.sha256(data[begin:]).hexdigest().encode()

@@ -117,14 +117,16 @@ def test_a_doubtful_model_is_computed_in_float32_and_that_is_said():
 
 
 def test_an_audit_of_auto_agrees(root):
-    from bench.lab.examine.of_suite import recomputer
+    from bench.lab.examine.again import Again
 
     opened = session(root, AUTO)
-    recompute = recomputer(opened)
     cell = next(c for c in opened.suite.cells() if c.source and not c.outcomes.target.stochastic)
     votes = opened.votes(cell.outcomes)
     rows = np.arange(5)
-    assert recompute(cell.outcomes, rows).counts.tolist() == votes.counts[rows].tolist()
+    record = opened.manifest(cell.outcomes)["provenance"]
+    again = Again(opened.settings)
+    assert again.mode(cell.outcomes, record) == "as recorded"
+    assert again.votes(cell.outcomes, rows, record).counts.tolist() == votes.counts[rows].tolist()
 
 
 def test_a_compiled_network_computes_the_same_with_one_graph():

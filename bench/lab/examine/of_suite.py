@@ -1,13 +1,10 @@
-"""Diagnosis, cross-check and audit of a suite's models: from names to images, models and streams."""
+"""Diagnosis and cross-check of a suite's models: from names to images, models and streams."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import UserError, nearest
@@ -16,15 +13,13 @@ from bench.lab.craft import craft
 from bench.lab.examine.crosscheck import Row, crosscheck
 from bench.lab.examine.diagnose import diagnose
 from bench.lab.examine.rules import Finding
-from bench.lab.judge import Judged, judge, part
 from bench.lab.streams import Streams
 from bench.lab.worker import Lab
 from bench.models.classifier import Classifier
-from bench.recipes import PGD, Data, Examples, Fetched, Outcomes
+from bench.recipes import PGD, Data, Examples, Fetched
 from bench.store.records import Store
 from bench.store.tasks import Settings
 from bench.suite.cells import Suite
-from bench.votes.votes import Votes, concatenate
 
 
 class Session(Protocol):
@@ -47,41 +42,6 @@ def bench_of(session: Session, model: str, images: int) -> tuple[Lab, Classifier
     recipe, compute = session.suite.models[model].model, lab.compute()
     lab.suit(compute, session.suite.protocol.precision, recipe, first)
     return lab, lab.model(recipe), pixels, labels, compute
-
-
-def recomputer(session: Session) -> Callable[[Outcomes, NDArray[np.int64]], Votes]:
-    """What an audit calls: craft and judge the chosen rows of a record anew, with the weights that are here.
-
-    Each shard's images meet the draws they met when it was recorded, as far as this is the same type
-    of device; a PGD is run on the chosen rows alone, any other attack on the whole shard.
-    """
-    lab = Lab(session.settings)
-
-    def recompute(outcomes: Outcomes, chosen: NDArray[np.int64]) -> Votes:
-        examples, parts = outcomes.examples, []
-        crafting, judging = lab.compute(), lab.compute()
-        if examples.source is not None:
-            lab.suit(crafting, examples.precision, examples.source, examples.data)
-        lab.suit(judging, outcomes.precision, outcomes.target, examples.data)
-        for number in np.unique(chosen // examples.shard):
-            shard = int(number)
-            rows = chosen[chosen // examples.shard == number] - shard * examples.shard
-            clean, labels, index = lab.shard(examples, shard)
-            streams = Streams(examples.seed, shard, lab.device)
-            source = None if examples.source is None else lab.model(examples.source)
-            picked = torch.from_numpy(rows).to(lab.device)
-            made = craft(examples.attack, source, clean, labels, streams, crafting, rows=picked)
-            images = (
-                made.images if outcomes.iterate is None or made.iterates is None else made.iterates[outcomes.iterate]
-            )
-            linf = (images - clean).abs().flatten(1).amax(1).cpu().numpy()
-            whole = Judged(images, labels, index, linf, made.claimed.cpu().numpy())
-            score = Streams(outcomes.seed, shard, lab.device)
-            target = lab.model(outcomes.target)
-            parts.append(judge(target, part(whole, rows), outcomes.draws, outcomes.stopping, score, judging))
-        return concatenate(parts)
-
-    return recompute
 
 
 def compared(session: Session, model: str, images: int, autoattack: bool = False) -> list[Row]:

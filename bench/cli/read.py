@@ -93,6 +93,18 @@ def claims(
 
 
 @app.command()
+def published(root: Root = Path()) -> None:
+    """What papers claim of randomised defences, checked: schema, intervals of their own n, faults of their protocols.
+
+    One TOML file a defence in models/claims. Example: python -m bench published
+    """
+    from bench.report import published as claimed
+    from bench.report.published_table import markdown
+
+    print(markdown(claimed.read(claimed.folder(root.resolve()))))
+
+
+@app.command()
 def compare(
     suite: SuitePath,
     scale: ScaleName = "auto",

@@ -20,7 +20,11 @@ class UserError(Exception):
         super().__init__(f"{where}: {what}" + (f" ({fix})" if fix else ""))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:
-        return UserError, (self.where, self.what, self.fix)  # so that a worker process can raise it here
+        return type(self), (self.where, self.what, self.fix)  # so that a worker process can raise it here
+
+
+class Refused(UserError):
+    """A model or an attack of the user's that cannot be used as it is; other work of the same run goes on."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -106,26 +106,43 @@ def execute(
     session: Any, wanted: Any, fresh: bool, quiet: bool, engine: str, workers: int, *, address: str | None
 ) -> Any:
     """Plan, say what is missing, make it; the counts of what was done."""
-    from bench import Paused
-    from bench.cli.progress import Display
-    from bench.run import engines
-    from bench.run.runner import Counts, run
+    from bench.run.runner import Counts
     from bench.run.session import planned
+    from bench.run.strangers import changed, former, pace
     from bench.store.cost import Rates
     from bench.store.machine import kind
-    from bench.store.plan import refuse_stale
+    from bench.store.plan import Plan, refuse_stale
 
     console = screen(quiet)
+    if again := changed(session, wanted):
+        keys = frozenset(recipe.key for recipe in again)
+        _make(session, Plan([*again], [*again], {}, [], keys), quiet, engine, workers, address=address)
     plan = planned(session, wanted, fresh)
     faults(session, console)
-    refuse_stale(plan.stale)
+    refuse_stale(plan.stale, session.names)
     if not plan.order:
         return Counts(0, 0, 0)
     preflight(plan.order)
+    for words in former(session, plan.order):
+        console.print(words, highlight=False, markup=False)
     rates = Rates(session.store.scratch, kind(session.settings.device))
+    pace(session, plan.order, rates)
     estimate = sum(rates.seconds(recipe) for recipe in plan.order)
     console.print(f"to make: {len(plan.order)} records, about {clock(estimate)} on this machine", highlight=False)
-    display = Display(plan, session.names, rates, console, quiet, session.settings.stop_at)
+    return _make(session, plan, quiet, engine, workers, address=address)
+
+
+def _make(session: Any, plan: Any, quiet: bool, engine: str, workers: int, *, address: str | None) -> Any:
+    """Do a plan's work, progress shown; the counts of what was done."""
+    from bench import Paused
+    from bench.cli.progress import Display
+    from bench.run import engines
+    from bench.run.runner import run
+    from bench.store.cost import Rates
+    from bench.store.machine import kind
+
+    rates = Rates(session.store.scratch, kind(session.settings.device))
+    display = Display(plan, session.names, rates, screen(quiet), quiet, session.settings.stop_at)
     runner = engines.choose(engine, session.settings, workers, address, display.hooks(), plan.order)
     try:
         with display.shown():

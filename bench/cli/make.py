@@ -53,6 +53,7 @@ def run(
 
     Example: python -m bench run suites/paper.toml --only table1 --limit 100
     """
+    from bench import Refused
     from bench.report.publish import publish, show
     from bench.run.ladder import ladders
     from bench.run.session import open_suite
@@ -60,14 +61,16 @@ def run(
     session = open_suite(suite, scale, limit, settings(root, device, data_root, batch, max_time, exact))
     if not quiet and not json:
         print(f"{session.suite.name} at scale {session.suite.scale or 'as written'}: {session.why}", file=sys.stderr)
-    counts = execute(session, session.wanted(only), fresh, quiet, engine, workers, address=address)
-    strong = ""
-    if only is None:
 
-        def make(outcomes: Any) -> None:
-            execute(session, outcomes, fresh, quiet, engine, workers, address=address)
+    def make(wanted: Any) -> Any:
+        return execute(session, wanted, fresh, quiet, engine, workers, address=address)
 
-        strong = ladders(session, make)
+    try:
+        counts = make(session.wanted(only))
+        strong = ladders(session, make) if only is None else ""
+    except Refused:  # the other cells are there all the same
+        publish(session, only)
+        raise
     report = publish(session, only, strong, made=bool(counts.records))
     if json:
         print(report.json())

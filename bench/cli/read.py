@@ -25,7 +25,7 @@ def plan(
 
     Example: python -m bench plan suites/paper.toml --scale full
     """
-    from bench.report.publish import planned_text
+    from bench.report.planned import planned_text
     from bench.run.session import open_suite, planned
 
     session = open_suite(suite, scale, limit, settings(root, device, None, 512))

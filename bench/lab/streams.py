@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
+
+from bench.models.adapters.randomised import seeded as fenced
+
+__all__ = ["Purpose", "Streams", "fenced"]
 
 Purpose = Literal["train", "start", "grad", "select", "claim", "craft", "score"]
 """What randomness is for: attacks use start, grad, select, claim and craft; only judging uses score."""
@@ -32,23 +34,3 @@ class Streams(NamedTuple):
     def generator(self, purpose: Purpose, *index: int) -> torch.Generator:
         """A fresh private generator on the streams' device."""
         return torch.Generator(device=self.device).manual_seed(self.number(purpose, *index))
-
-
-@contextlib.contextmanager
-def fenced(seed: int) -> Iterator[None]:
-    """Run third-party code on its own global randomness, and give ours back untouched."""
-    import random
-
-    import numpy as np
-
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench import UserError
+from bench import Refused, UserError
 from bench.lab.attacks import Crafted
 from bench.lab.compute.passes import Compute, keep_memory, pick_device
 from bench.lab.compute.precision import IMAGES, Fitting
 from bench.lab.craft import craft
+from bench.lab.foreign.met import Met
 from bench.lab.images import load as datasets
 from bench.lab.judge import Judged, judge, part
+from bench.lab.provenance import made_with
 from bench.lab.streams import Streams
 from bench.lab.weights.build import build
 from bench.lab.weights.defend import over
@@ -42,7 +41,6 @@ from bench.store.records import Damaged, Store
 from bench.store.tasks import Done, Hooks, Settings, Task, rows, shards
 from bench.votes.votes import Votes, from_parquet, to_parquet
 
-LIBRARIES = ("torch", "torchvision", "numpy", "torchattacks", "pyautoattack", "foolbox", "robustbench", "timm")
 KEPT = 4  # models a worker keeps at hand
 
 
@@ -69,17 +67,28 @@ class Lab:
         torch.backends.cudnn.allow_tf32 = not settings.exact
         self.notes: list[str] = []
         self.fitting = Fitting(self.device, settings.exact, self.notes.append)
+        self.met = Met(self.notes.append)
         self._reader = ThreadPoolExecutor(1)
         self._ahead: dict[tuple[str, int], Future[Crafted]] = {}
         self._last: tuple[str, int] | None = None
         self._models: OrderedDict[str, Classifier] = OrderedDict()
-        self._described: tuple[str, dict[str, str], Classifier] | None = None
+        self._described: tuple[str, dict[str, Any], Classifier] | None = None
         self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict(images or {})
 
     def perform(self, task: Task) -> Done:
-        """Do one task; its result is in the task's folder when this returns."""
+        """Do one task; its result is in the task's folder when this returns, unless it says that it was refused."""
         start, compute = time.perf_counter(), self.compute()
         self.notes.clear()
+        try:
+            about = self._perform(task, compute)
+        except Refused as error:
+            return Done(task, time.perf_counter() - start, {}, tuple(self.notes), error)
+        passes = {"forward_passes": compute.forwards, "backward_passes": compute.backwards}
+        made = made_with(self.device, self.device_name, self._arithmetic) | passes | about
+        return Done(task, time.perf_counter() - start, made, tuple(self.notes))
+
+    def _perform(self, task: Task, compute: Compute) -> dict[str, Any]:
+        about: dict[str, Any]
         match task.recipe:
             case Trained() | Distilled() as recipe:
                 with writing(task.folder):
@@ -88,25 +97,27 @@ class Lab:
                 from bench.lab.weights.fetch import describe
 
                 about, classifier = describe(recipe, task.folder, self.store.root, self.settings.download)
-                self._described = recipe.key, about["fetched"]["sha256"], classifier
+                self._described = recipe.key, about["fetched"], classifier
             case Examples() as recipe:
+                assert recipe.source is not None
                 made = self.craft(recipe, _number(task.shard), compute)
-                self.leave(task, compute, made)
-                about = self.attack(recipe) | {"precision": compute.precision}
+                about = self.met.about(recipe.source, recipe.data, compute.precision)
+                self.leave(task, made, about["precision"])
+                about |= self.attack(recipe)
             case Outcomes() as recipe:
                 votes = self.judge(recipe, _number(task.shard), compute)
-                self.leave(task, compute, to_parquet(votes))
-                about = self.crafting(recipe.examples) | {"precision": compute.precision}
-        passes = {"forward_passes": compute.forwards, "backward_passes": compute.backwards}
-        return Done(task, time.perf_counter() - start, self.provenance() | passes | about, tuple(self.notes))
+                about = self.met.about(recipe.target, recipe.examples.data, compute.precision)
+                self.leave(task, to_parquet(votes), about["precision"])
+                about |= self.crafting(recipe.examples)
+        return about
 
-    def leave(self, task: Task, compute: Compute, data: bytes) -> None:
+    def leave(self, task: Task, data: bytes, precision: str) -> None:
         """Put a part into the task's folder, with what it was made with: a record's parts may have several makers."""
-        about = {"precision": compute.precision, "device": self._device, "arithmetic": self._arithmetic}
+        about = {"precision": precision, "device": self.device_name, "arithmetic": self._arithmetic}
         write_part(task.folder / f"{task.shard:05d}", data, about)
 
     @cached_property
-    def _device(self) -> str:
+    def device_name(self) -> str:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else processor()
 
     @property
@@ -118,10 +129,16 @@ class Lab:
         size, joining = self.settings.microbatch, not self.settings.exact
         return Compute(self.device, microbatch=size, note=self.notes.append, joining=joining)
 
-    def suit(self, compute: Compute, declared: Arithmetic, model: Model, data: Data) -> None:
-        """Have the passes through `model` computed as declared, in parts that this device takes best."""
+    def suit(self, compute: Compute, declared: Arithmetic, model: Model, data: Data, *, judging: bool = True) -> None:
+        """Have the passes through `model` computed as declared, in parts that this device takes best.
+
+        A stranger's model is asked first: Refused where it cannot be judged (not `judging`: cannot be run at all).
+        """
         few = Examples(data=data, shard=IMAGES)
         images = lambda: self.shard(few, 0)[0]  # noqa: E731
+        if isinstance(model.weights, Fetched):
+            classes = len(self.split(data).classes)
+            self.met.ask(model, self.model(model), data, images, classes, judging=judging)
         self.fitting.suit(compute, declared, model.key, self.model(model), data.key, images)
 
     # -- the three steps -------------------------------------------------------------------------
@@ -134,6 +151,7 @@ class Lab:
         teacher, targets = None, None
         if isinstance(recipe, Distilled):
             teacher = self.model(recipe.teacher)
+            self.suit(self.compute(), "float32", recipe.teacher, recipe.data)
             self.fitting.teach(recipe.teacher.key, teacher)
             targets = self.targets(recipe)
         options = Options(
@@ -293,6 +311,7 @@ class Lab:
             classifier = Smoothed(classifier, float(model.sigma), model.unit, std)
         classifier = classifier.to(self.device).eval().requires_grad_(False)
         self.fitting.settle(model.key, classifier)
+        classifier.eval()  # in case that its first pass has switched it
         self._models[model.key] = classifier
         while len(self._models) > KEPT:
             self._models.popitem(last=False)
@@ -324,25 +343,6 @@ class Lab:
             return from_parquet(record.read("votes.parquet"))
         except (Damaged, ValueError) as error:
             raise UserError(str(record.path), str(error), "delete this folder and run again") from None
-
-    def provenance(self) -> dict[str, Any]:
-        """What a manifest says of where and with what something was made."""
-        versions = {}
-        for library in LIBRARIES:
-            try:
-                versions[library] = version(library)
-            except PackageNotFoundError:
-                continue
-        return {
-            "device": self._device,
-            "device_type": self.device.type,
-            "tf32": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
-            "threads": torch.get_num_threads(),
-            "arithmetic": self._arithmetic,
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "versions": versions,
-        }
 
 
 def _number(shard: int | None) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bench.recipes.base import Arguments, Exact, Natural, Recipe, Whole, exact
+from bench.recipes.base import Arguments, Digest, Exact, Files, Natural, Recipe, Whole, exact
 
 
 class Clean(Recipe):
@@ -92,7 +92,13 @@ class Peer(Recipe):
 
     `eps` is in units of `norm`: an L1 or L2 ball of [0, 1]^(3 x 32 x 32) may be larger than 1. `draw` as in `PGD`;
     a frozen draw that is not shared by the batch goes by an image's place in the batch that the library hands over.
+
+    Of a user's own attack (kind "python", `name` file.py:Name or package.module:Name), `code` is the digest of its
+    source and of the declared `files`, and `place` the folder that its names start from.
     """
+
+    late: ClassVar[frozenset[str]] = frozenset({"draw", "files", "code"})
+    aside: ClassVar[frozenset[str]] = frozenset({"place"})
 
     kind: Literal["torchattacks", "autoattack", "foolbox", "python"]
     name: str = "standard"
@@ -100,8 +106,9 @@ class Peer(Recipe):
     norm: Literal["Linf", "L2", "L1"] = "Linf"
     arguments: Arguments = Field(default_factory=dict)
     draw: Literal["moving", "frozen", "none"] = "moving"
-
-    late: ClassVar[frozenset[str]] = frozenset({"draw"})
+    files: Files = ()
+    code: Digest | None = None
+    place: str | None = None
 
     @field_validator("eps", mode="before")
     @classmethod

@@ -25,9 +25,10 @@ def exact(value: Any) -> Any:
         raise ValueError("write a number or a fraction such as '8/255'")
     try:
         text = str(value)
-        if len(text) > 64 or len(text.lower().partition("e")[2]) > 3:  # 1e999999999 would fill the memory
-            raise ValueError
-        return Fraction(text)
+        top, stroke, bottom = (part.strip().lower() for part in text.partition("/"))
+        if len(text) > 64 or "/" in bottom or max(len(part.partition("e")[2]) for part in (top, bottom)) > 3:
+            raise ValueError  # 1e999999999 would fill the memory
+        return Fraction(top) / Fraction(bottom) if stroke else Fraction(top)
     except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError("write a number or a fraction such as '8/255'") from None
 
@@ -69,7 +70,8 @@ class Recipe(BaseModel):
     """A frozen value with a key; unknown fields and wrong types are refused at construction.
 
     `late` names the fields that a type was given after records of it existed: each stays out of the key while it
-    holds its default, so that what was made before keeps its name. What is not in `late` is in the key always.
+    holds its default, so that what was made before keeps its name. `aside` names those that say where something is
+    and not what it is, which no key and no manifest holds. All others are in the key always.
     """
 
     model_config = ConfigDict(
@@ -77,6 +79,7 @@ class Recipe(BaseModel):
     )
     rev: ClassVar[int] = 1
     late: ClassVar[frozenset[str]] = frozenset()
+    aside: ClassVar[frozenset[str]] = frozenset()
 
     @cached_property
     def key(self) -> str:
@@ -91,7 +94,8 @@ class Recipe(BaseModel):
         return [
             name
             for name, about in declared.items()
-            if name not in self.late or getattr(self, name) != about.get_default(call_default_factory=True)
+            if name not in self.aside
+            and (name not in self.late or getattr(self, name) != about.get_default(call_default_factory=True))
         ]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -126,3 +130,5 @@ def _canonical(value: Any) -> Any:
 
 Tuple = Annotated[tuple[Whole, ...], Field(strict=False)]
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Files = Annotated[tuple[str, ...], Field(strict=False)]

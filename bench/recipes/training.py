@@ -26,6 +26,11 @@ class Data(Recipe):
             raise ValueError(f"stop = {self.stop} leaves no image after start = {self.start}")
         return self
 
+    @property
+    def whole(self) -> int:
+        """How many images the split has."""
+        return {"test": 10_000, "train": 50_000, "excerpt": 10_000}[self.split]
+
 
 class Network(Recipe):
     """A pre-activation WideResNet-depth-width (Zagoruyko & Komodakis 2016); depth is 6n + 4."""

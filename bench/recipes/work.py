@@ -14,7 +14,22 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bench.recipes.attacks import PGD, Attack, Clean
-from bench.recipes.base import Arguments, Arithmetic, Exact, Floats, Natural, Precision, Recipe, Rule, Seed, Unit, Whole
+from bench.recipes.base import (
+    Arguments,
+    Arithmetic,
+    Digest,
+    Exact,
+    Files,
+    Floats,
+    Natural,
+    Precision,
+    Recipe,
+    Rule,
+    Seed,
+    Tuple,
+    Unit,
+    Whole,
+)
 from bench.recipes.defences import Over
 
 from bench.recipes.defences import Through  # isort: skip
@@ -78,14 +93,22 @@ class Fetched(Recipe):
     `name` is the model's name in its library, a repo id, a package.module:function, or a file.
     `sha256` pins the file; "slwta" is a user's copy of that defence's published checkpoint. `mean`, `std` and `resize`
     are declared where the library leaves them out.
+
+    Of a user's own code (`name` file.py:name or package.module:name), `code` is the digest of its source, of the
+    user's modules that it imports and of the declared `files`; `place` is the folder that names of
+    files start from. `output` picks the logits (an index or a name) where the network returns several things;
+    `outputs` are the logits that stand for the data's classes, in their order, where there are more.
     """
+
+    late: ClassVar[frozenset[str]] = frozenset({"defence", "files", "code", "output", "outputs"})
+    aside: ClassVar[frozenset[str]] = frozenset({"place"})
 
     kind: Literal["robustbench", "timm", "torchvision", "autoattack-example", "python", "huggingface", "file", "slwta"]
     name: str = ""
     threat: Literal["Linf", "L2", "corruptions"] = "Linf"
     dataset: Literal["cifar10", "cifar100", "imagenet"] = "cifar10"
     file: str | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Digest | None = None
     classes: Annotated[int, Field(ge=2, le=100_000)] = 10
     stochastic: bool = False
     resize: Natural | None = None
@@ -95,9 +118,18 @@ class Fetched(Recipe):
     noise: Noise | None = None
     arguments: Arguments = Field(default_factory=dict)
     defence: Annotated[Through, Field(discriminator="kind")] | None = None
-
-    late: ClassVar[frozenset[str]] = frozenset({"defence"})
     _kind = field_validator("defence", mode="before")(_part_of_weights)
+    files: Files = ()
+    code: Digest | None = None
+    output: Whole | str | None = None
+    outputs: Tuple = ()
+    place: str | None = None
+
+    @model_validator(mode="after")
+    def _outputs(self) -> Fetched:
+        if self.outputs and len(self.outputs) != self.classes:
+            raise ValueError(f"outputs names {len(self.outputs)} logits for {self.classes} classes")
+        return self
 
 
 Weights = Annotated[Trained | Distilled | Fetched, Field()]

@@ -37,7 +37,7 @@ def computed_in(outcomes: Outcomes, manifest: Mapping[str, Any] | None) -> set[s
     declared = {"precision": outcomes.precision}
     if outcomes.examples.source is not None:
         declared["crafting_precision"] = outcomes.examples.precision
-    words = (str(about.get(name, "auto")) if word == "auto" else word for name, word in declared.items())
+    words = (str(about.get(name, word)) for name, word in declared.items())
     return {one for word in words for one in word.split(", ")}
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench import UserError, nearest
-from bench.recipes import Fetched
 from bench.report import certificates, numbers, publication, unchanged
 from bench.report import claims as claim_words
 from bench.report.claims import claims
@@ -17,11 +16,8 @@ from bench.report.render import render
 from bench.report.tables import TableView, tables
 from bench.run.runner import Counts
 from bench.run.session import Session
-from bench.store import machine
-from bench.store.cost import Rates, passes
 from bench.store.disk import write
 from bench.store.machine import here
-from bench.store.plan import Plan, describe
 from bench.votes.numbers import Number
 
 if TYPE_CHECKING:
@@ -180,30 +176,3 @@ def show(report: Report, counts: Counts) -> None:
     console.print(f"{made}{again}; tables in {place}", highlight=False, markup=False)
 
 
-def planned_text(session: Session, made: Plan, as_json: bool) -> str:
-    """What is there, what is missing, and what it would cost, in words or as JSON."""
-    device = machine.kind(session.settings.device)
-    rates = Rates(session.store.scratch, device)
-    missing: list[dict[str, Any]] = [
-        {
-            "what": describe(recipe, session.names),
-            "key": recipe.key,
-            "forward_passes": round(passes(recipe)),
-            "seconds": round(rates.seconds(recipe), 1),
-        }
-        for recipe in made.order
-    ]
-    stale = [
-        {"record": str(old.record.path), "made_from": old.key, "then": old.then, "now": old.now} for old in made.stale
-    ]
-    code = sorted({w.name for w in session.suite.weights.values() if isinstance(w, Fetched) and w.kind == "python"})
-    if as_json:
-        return json.dumps({"found": len(made.found), "missing": missing, "stale": stale, "runs_code": code}, indent=1)
-    lines = [about(session), f"{len(made.found)} records found, {len(missing)} to make"]
-    lines += [f"  {item['what']:<60} {item['seconds']:>9.0f} s" for item in missing]
-    if missing:
-        total = sum(item["seconds"] for item in missing)
-        lines.append(f"  estimated in all: {total / 60:.0f} min on this machine's {device} (from earlier tasks if any)")
-    lines += [f"stale: {item['record']} was made from {item['made_from'][:12]}, since made anew" for item in stale]
-    lines += [f"runs your code: {name}" for name in code]
-    return "\n".join(lines)

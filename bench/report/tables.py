@@ -165,7 +165,10 @@ def remarks(
     said += [f"computed in {precision}, not float32" for precision in precisions]
     if shy(outcomes):
         said.append("returns the clean image where no draw was wrong: on fresh draws it looks weaker than it is")
-    device = (manifest or {}).get("provenance", {}).get("device")
+    about = (manifest or {}).get("provenance", {})
+    if about.get("outputs") == "probabilities":
+        said.append("the model's outputs are probabilities: cross-entropy of a softmax hides gradients")
+    device = about.get("device")
     if here is not None and device not in (None, here):
         said.append(f"recorded elsewhere, on {device}")
     entry = suite.models[cell.target]

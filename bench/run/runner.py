@@ -8,14 +8,15 @@ import shutil
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from bench import Paused, UserError
+from bench import Paused, Refused, UserError
 from bench.recipes import Examples, Outcomes, Work, inputs
+from bench.run.job import Job, Lost, gather, release, together
 from bench.store.cost import Rates
-from bench.store.disk import claim, now, read_part, write, writing
+from bench.store.disk import claim, now, read_part, writing
 from bench.store.plan import Plan, plan
 from bench.store.records import Store
 from bench.store.tasks import Done, Settings, Task, images_in, rows, shards
@@ -44,37 +45,12 @@ class Events(Protocol):
     def should_stop(self) -> bool: ...
 
 
-class Job(NamedTuple):
-    """One recipe under way: its folder of parts, the shards still missing, what was learnt of it.
-
-    `lock` is the handle that keeps other runs from training the same weights meanwhile.
-    """
-
-    recipe: Work
-    folder: Path
-    made_from: dict[str, str]
-    todo: set[int | None]
-    about: list[Done]
-    makers: dict[str, set[str]]
-    lock: int | None
-
-    def made_by(self, about: Mapping[str, object]) -> None:
-        """Note what a part was computed with, in an earlier run or this one: not all need be the same."""
-        for name in ("precision", "device", "arithmetic"):
-            if name in about:
-                self.makers.setdefault(name, set()).add(str(about[name]))
-
-
 class Counts(NamedTuple):
     """What a run did: records made, tasks done, and shards that an earlier run had left ready."""
 
     records: int
     tasks: int
     reused: int
-
-
-class Lost(Exception):
-    """A shard that was there is not: damaged, or another run sealed the record and tidied up."""
 
 
 def run(plan: Plan, settings: Settings, store: Store, engine: Engine, events: Events, rates: Rates) -> Counts:
@@ -112,6 +88,7 @@ class Runner:
         self.dependents: dict[str, list[Work]] = {}
         self.sound: dict[str, str] = {}
         self.losses: Counter[str] = Counter()
+        self.refused: dict[str, Refused] = {}
         self.records = self.tasks = self.reused = self.running = 0
         self.commit = commit_of(settings.root)
 
@@ -151,6 +128,8 @@ class Runner:
                 time.sleep(0.5)
         if paused:  # nothing else could be done without what was being trained
             raise paused
+        if self.refused:
+            raise together(list(dict.fromkeys(self.refused.values())))
         return Counts(self.records, self.tasks, self.reused)
 
     def submit(self, paused: Paused | None) -> bool:
@@ -176,7 +155,9 @@ class Runner:
         """The recipe's record is there: whatever waited for it alone can start, and soon."""
         self.waiting.pop(recipe.key, None)
         for dependent in self.dependents.pop(recipe.key, []):
-            needs = self.waiting[dependent.key]
+            needs = self.waiting.get(dependent.key)
+            if needs is None:  # something else that it needs was refused
+                continue
             needs.discard(recipe.key)
             if not needs:
                 self.startable.appendleft(dependent)
@@ -248,8 +229,13 @@ class Runner:
         return True
 
     def finish(self, done: Done) -> None:
-        """Note a finished task, and seal the record if that was its last."""
-        job = self.jobs[done.task.recipe.key]
+        """Note a finished task, and seal the record if that was its last; give up what was refused."""
+        if done.refused is not None:
+            self.refuse(done.task.recipe, done.refused)
+            return
+        job = self.jobs.get(done.task.recipe.key)
+        if job is None:  # another of its shards was refused
+            return
         job.todo.discard(done.task.shard)
         job.about.append(done)
         job.made_by(done.provenance)
@@ -261,6 +247,19 @@ class Runner:
         self.events.done(done.task, share)
         if not job.todo:
             self.seal(job)
+
+    def refuse(self, recipe: Work, error: Refused) -> None:
+        """Give up a recipe and all that needs it; other work goes on."""
+        job = self.jobs.pop(recipe.key, None)
+        if job is not None:
+            release(job)
+            shutil.rmtree(job.folder, ignore_errors=True)
+        self.refused[recipe.key] = error
+        self.ready = deque(task for task in self.ready if task.recipe.key != recipe.key)
+        self.waiting.pop(recipe.key, None)
+        for dependent in self.dependents.pop(recipe.key, []):
+            if dependent.key not in self.refused:
+                self.refuse(dependent, error)
 
     def seal(self, job: Job) -> None:
         """Gather a job's parts into its record; what is lost by then is made again."""
@@ -293,37 +292,6 @@ class Runner:
             "commit": self.commit,
             "parts_from_an_earlier_run": len(shards(job.recipe) or [None]) - len(job.about),
         }
-
-
-def gather(job: Job, folder: Path) -> None:
-    """Write the files of a record from the parts of its shards."""
-    match job.recipe:
-        case Outcomes():
-            from bench.votes.votes import concatenate, from_parquet, to_parquet
-
-            votes = [from_parquet(data) for data in parts(job)]
-            write(folder / "votes.parquet", to_parquet(concatenate(votes)), lasting=False)
-        case Examples():
-            for shard, data in enumerate(parts(job)):
-                write(folder / f"{shard:05d}.safetensors", data, lasting=False)
-        case _:
-            for path in sorted(job.folder.iterdir()):
-                shutil.move(path, folder / path.name)
-
-
-def parts(job: Job) -> Iterator[bytes]:
-    """The shards' bytes, in order."""
-    for shard in shards(job.recipe):
-        part = read_part(job.folder / f"{shard:05d}")
-        if part is None:
-            raise Lost(shard)
-        yield part[0]
-
-
-def release(job: Job) -> None:
-    """Let other runs have the job's weights."""
-    if job.lock is not None:
-        os.close(job.lock)
 
 
 def share_of(recipe: Work, shard: int | None) -> float:

@@ -32,7 +32,8 @@ FINDING = ("check", "figure", "verdict", "advice")
 class Session:
     """One suite at one scale over one store; `why` says how the scale was chosen.
 
-    `found` are the records that plans have found whole, by key.
+    `found` are the records that plans have found whole, by key; `loaded` the keys of the user's own models whose
+    records have been compared with what their code gives.
     """
 
     suite: Suite
@@ -40,6 +41,7 @@ class Session:
     settings: Settings
     why: str
     found: dict[str, Record] = field(default_factory=dict)
+    loaded: set[str] = field(default_factory=set)
     _votes: dict[str, Votes] = field(default_factory=dict)
     _wanted: dict[tuple[str | None, bool], list[Outcomes]] = field(default_factory=dict)
 
@@ -78,6 +80,9 @@ class Session:
         if only is None:
             wanted += [draws for _, *both in self.suite.certificates() for draws in both]
             wanted += needed(self.suite) if figures else []
+            if not wanted and not self.suite.ladders and figures:
+                what, fix = "asks for nothing: it has no table, figure or ladder", "add [tables.name], rows and columns"
+                raise UserError(str(self.suite.path), what, fix)
         self._wanted[only, figures] = list(dict.fromkeys(wanted))
         return self._wanted[only, figures]
 
@@ -191,21 +196,21 @@ def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) ->
     declared = scales(path)
     store = Store(settings.root)
     if scale != "auto":
-        return Session(load(path, scale, limit), store, settings, "as asked")
+        return Session(load(path, scale, limit, settings.root), store, settings, "as asked")
     small = next((name for name, about in declared.items() if not about.gpu), None)
     for name, about in declared.items():
         if not about.gpu:
             continue
         if kind(settings.device) == "cuda":
-            return Session(load(path, name, limit), store, settings, "this machine has a GPU")
-        session = Session(load(path, name, limit), store, settings, "all it needs is recorded here")
+            return Session(load(path, name, limit, settings.root), store, settings, "this machine has a GPU")
+        session = Session(load(path, name, limit, settings.root), store, settings, "all it needs is recorded here")
         if not plan([cell.outcomes for cell in session.suite.cells()], store).order:
             return session
         if small is None:
             return Session(session.suite, store, settings, "the suite declares no smaller scale")
     name = small or next(iter(declared))
     why = "no GPU here, and the full scale is not recorded" if len(declared) > 1 else "the suite's only scale"
-    return Session(load(path, name, limit), store, settings, why)
+    return Session(load(path, name, limit, settings.root), store, settings, why)
 
 
 def planned(session: Session, wanted: Sequence[Work], fresh: bool) -> Plan:

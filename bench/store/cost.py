@@ -114,6 +114,16 @@ def network_of(model: Model) -> Network:
     return (model.weights.network or UNKNOWN) if isinstance(model.weights, Fetched) else model.weights.network
 
 
+def stranger(model: Model) -> bool:
+    """Whether no recipe says what a pass of the model costs."""
+    return isinstance(model.weights, Fetched) and model.weights.network is None
+
+
+def _runs(recipe: Work) -> Model | None:
+    """The model whose passes the work consists of."""
+    return recipe.source if isinstance(recipe, Examples) else recipe.target if isinstance(recipe, Outcomes) else None
+
+
 def passes(recipe: Work) -> float:
     """Forward passes that the work costs, a gradient counted in forward passes."""
     match recipe:
@@ -164,7 +174,8 @@ def work_of(recipe: Work) -> float:
 
 
 class Rates:
-    """Multiply-adds a second on this machine, learnt from finished tasks, by kind of work."""
+    """What this machine does in a second, learnt from finished tasks: multiply-adds by kind of work, and passes of
+    networks that no recipe describes, by their keys."""
 
     def __init__(self, scratch: Path, device: str) -> None:
         self.path, self.device = scratch / "rates.json", device
@@ -175,15 +186,43 @@ class Rates:
 
     def seconds(self, recipe: Work) -> float:
         """Estimated seconds of the work."""
-        name = f"{self.device} {type(recipe).__name__}"
-        return work_of(recipe) / self.known.get(name, GUESS["cuda" if self.device == "cuda" else "cpu"])
+        model = _runs(recipe)
+        if model is not None and self._pace(model) in self.known:
+            return passes(recipe) / self.known[self._pace(model)]
+        guess = self.known.get(f"{self.device} pass", GUESS["cuda" if self.device == "cuda" else "cpu"])
+        return work_of(recipe) / self.known.get(f"{self.device} {type(recipe).__name__}", guess)
+
+    def guesses(self, recipe: Work) -> bool:
+        """Whether the estimate rests on nothing that was measured here."""
+        model = _runs(recipe)
+        if model is not None and stranger(model):
+            return passes(recipe) > 0 and self._pace(model) not in self.known
+        return not {f"{self.device} {type(recipe).__name__}", f"{self.device} pass"} & self.known.keys()
+
+    def blind(self, recipe: Work) -> bool:
+        """Whether nothing is known of the work's network either, so that there is no estimate."""
+        model = _runs(recipe)
+        return model is not None and stranger(model) and self.guesses(recipe)
+
+    def timed(self, model: Model, seconds: float) -> None:
+        """A pass of one image through a model took this long."""
+        rate = 1 / max(seconds, 1e-9)
+        if stranger(model):
+            self.known[self._pace(model)] = rate
+        else:
+            self.known[f"{self.device} pass"] = rate * (multiply_adds(network_of(model)) + 2e6)
+
+    def _pace(self, model: Model) -> str:
+        return f"{self.device} passes of {model.weights.key[:24]}"
 
     def learn(self, recipe: Work, seconds: float, share: float = 1.0) -> None:
         """A task that did `share` of the recipe's work took this long."""
-        work = work_of(recipe) * share
+        model = _runs(recipe)
+        foreign = model is not None and stranger(model)
+        work = (passes(recipe) if foreign else work_of(recipe)) * share
         if work <= 0 or seconds < 0.05:
             return
-        name = f"{self.device} {type(recipe).__name__}"
+        name = self._pace(model) if foreign and model else f"{self.device} {type(recipe).__name__}"
         rate = work / seconds
         self.known[name] = rate if name not in self.known else 0.7 * self.known[name] + 0.3 * rate
 

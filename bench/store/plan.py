@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from bench import UserError
@@ -30,6 +30,7 @@ def plan(wanted: Iterable[Work], store: Store, fresh: frozenset[str] = frozenset
     found: dict[str, Record] = {}
     stale: list[Stale] = []
     seen: set[str] = set()
+    crafted: dict[str, Stale | None] = {}
 
     def visit(recipe: Work) -> None:
         if recipe.key in seen:
@@ -38,28 +39,41 @@ def plan(wanted: Iterable[Work], store: Store, fresh: frozenset[str] = frozenset
         record = None if recipe.key in fresh else store.find(recipe)
         if record is not None:
             found[recipe.key] = record
-            if old := store.stale(recipe, record):
+            if old := store.stale(recipe, record) or beneath(recipe):
                 stale.append(old)
             return
         for source in inputs(recipe):
             visit(source)
         order[recipe.key] = recipe
 
+    def beneath(recipe: Work) -> Stale | None:
+        """Whether the examples that a record was judged on are stale themselves, if they are here."""
+        for source in inputs(recipe):
+            if isinstance(source, Examples) and source.key not in fresh:
+                if source.key not in crafted:
+                    record = store.find(source)
+                    crafted[source.key] = store.stale(source, record) if record else None
+                if old := crafted[source.key]:
+                    return old
+        return None
+
     for recipe in asked:
         visit(recipe)
     return Plan(asked, list(order.values()), found, stale, fresh)
 
 
-def refuse_stale(stale: list[Stale]) -> None:
-    """UserError naming a stale record and what it was made from; nothing is changed."""
+def refuse_stale(stale: list[Stale], names: Mapping[str, str] | None = None) -> None:
+    """UserError naming a stale record and what it was made from; nothing is changed. `names` as in `describe`."""
     if not stale:
         return
     first = stale[0]
     more = f" (and {len(stale) - 1} more)" if len(stale) > 1 else ""
+    named = (names or {}).get(first.key)
     raise UserError(
         str(first.record.path),
-        f"this record was made from {first.key[:12]} sealed {first.then[:12]}, but the one here is sealed "
-        f"{first.now[:12]}{more}: it tells of weights or examples that are no longer these",
+        f"this record{more} is stale: it was made from {f'{named} ({first.key[:12]})' if named else first.key[:12]} "
+        f"sealed {first.then[:12]}, but the one here is sealed {first.now[:12]}: it tells of weights or examples that "
+        "are no longer these",
         "--fresh judges again from what is here; or put the former files back",
     )
 

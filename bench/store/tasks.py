@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import Refused
 from bench.recipes import Distilled, Examples, Fetched, Outcomes, Trained, Work
 
 
@@ -39,12 +40,13 @@ class Task(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a worker says of a finished task; `notes` are for the user, once each."""
+    """What a worker says of a task: finished, or `refused`; `notes` are for the user, once each."""
 
     task: Task
     seconds: float
     provenance: dict[str, object]
     notes: tuple[str, ...] = ()
+    refused: Refused | None = None
 
 
 class Hooks(NamedTuple):
@@ -57,8 +59,7 @@ class Hooks(NamedTuple):
 def images_in(recipe: Examples | Outcomes) -> int:
     """How many images the recipe is about."""
     data = recipe.data if isinstance(recipe, Examples) else recipe.examples.data
-    whole = {"test": 10_000, "train": 50_000, "excerpt": 10_000}[data.split]
-    return max(0, min(data.stop or whole, whole) - data.start)
+    return max(0, min(data.stop or data.whole, data.whole) - data.start)
 
 
 def shards(recipe: Work) -> list[int]:

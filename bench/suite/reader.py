@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from bench import UserError, nearest, recipes
 from bench.recipes import Clean, Crafting, Data, Fetched, Mixture, Noise, Over, Recipe, Through, Trained
 from bench.suite.cells import Suite
+from bench.suite.files import placed
 from bench.suite.schema import Claim, Entry, Figure, Header, Ladder, Protocol, Scale, Table
 
 LARGEST, DEEPEST, MOST_TOLD = 4 << 20, 64, 100
@@ -61,15 +62,18 @@ def scales(path: Path) -> dict[str, Scale]:
         raise UserError(f"{path}: scales", error.errors()[0]["msg"], "about is text, gpu is true or false") from None
 
 
-def load(path: Path, scale: str = "", limit: int | None = None) -> Suite:
-    """The suite of a TOML file at one of its scales; UserError lists every mistake."""
+def load(path: Path, scale: str = "", limit: int | None = None, root: Path | None = None) -> Suite:
+    """The suite of a TOML file at one of its scales; UserError lists every mistake.
+
+    Files that it names are looked for beside it, then under `root` (the folder of the run).
+    """
     text, raw = _read(path)
     declared = scales(path)
     if scale not in declared:
         raise UserError(str(path), f"declares no scale {scale!r}", nearest(scale, filter(None, declared)))
     patches = raw.pop("scales", {})
     patch = {name: value for name, value in patches.get(scale, {}).items() if name not in Scale.model_fields}
-    reader = Reader(path, text, _merged(raw, patch), scale if patch else "")
+    reader = Reader(path, text, _merged(raw, patch), scale if patch else "", root)
     suite = reader.suite(path.stem, declared, scale, limit)
     if reader.mistakes:
         told, more = reader.mistakes[:MOST_TOLD], len(reader.mistakes) - MOST_TOLD
@@ -105,8 +109,9 @@ def _merged(base: Any, patch: Any) -> Any:
 class Reader:
     """Resolves one raw suite, gathering mistakes instead of stopping at the first."""
 
-    def __init__(self, path: Path, text: str, raw: dict[str, Any], scale: str) -> None:
+    def __init__(self, path: Path, text: str, raw: dict[str, Any], scale: str, root: Path | None = None) -> None:
         self.path, self.text, self.raw, self.scale = path, text, raw, scale
+        self.folders = list(dict.fromkeys(folder.resolve() for folder in (path.parent, root or Path())))
         self.mistakes: list[str] = []
         self.done: dict[tuple[str, str], Recipe | None] = {}
         self.open: list[str] = []
@@ -218,9 +223,9 @@ class Reader:
         if broken or len(self.mistakes) > before:
             return None  # said where the broken part itself stands
         try:
-            made = kind(**fields)
-            if isinstance(made, Fetched):
-                self.inside(made, where)
+            made, wrong = placed(kind(**fields), self.folders)
+            for key, what in wrong.items():
+                self.mistake((*where, key), what)
             return made
         except ValidationError as error:
             for item in error.errors(include_url=False):
@@ -228,14 +233,6 @@ class Reader:
         except TypeError as error:
             self.mistake(where, str(error))
         return None
-
-    def inside(self, weights: Fetched, where: tuple[Any, ...]) -> None:
-        """A suite may come from a stranger: the files that it names lie below the run's own folder."""
-        named = {"file": weights.file} | ({"name": weights.name} if weights.kind == "file" else {})
-        for key, file in named.items():
-            path = PurePath(file or "")
-            if path.is_absolute() or ".." in path.parts or not str(path).isprintable():
-                self.mistake((*where, key), f"{file!r} leads outside the folder of the run (--root)")
 
     def names(self, parts: dict[str, Any]) -> None:
         """Every name that tables and figures use must stand for something."""

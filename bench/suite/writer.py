@@ -57,8 +57,8 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
     """What differs from the defaults, and what must be read."""
     found = {}
     for name, about in type(recipe).model_fields.items():
-        value = getattr(recipe, name)
-        if value is not None and (name in ALWAYS or value != about.get_default(call_default_factory=True)):
+        value, usual = getattr(recipe, name), about.get_default(call_default_factory=True)
+        if name not in recipe.aside and value is not None and (name in ALWAYS or value != usual):
             found[name] = _entry(value) if isinstance(value, Model) else _value(value)
     return found
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bench.recipes import Data, Examples, Model, Outcomes, Trained, Training
-from bench.report.publish import planned_text
+from bench.report.planned import planned_text
 from bench.run.session import open_suite, planned
 from bench.store.records import Store
 from bench.store.tasks import Settings

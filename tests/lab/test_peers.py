@@ -335,7 +335,7 @@ def test_nothing_gets_through_the_fence(capfd) -> None:
         (WritesInput, {}, "wrote into the images"),
         (ChangesMode, {}, "changed the model's mode"),
         (Reaches, {}, "changed the model's mode or parameters"),
-        (Fails, {}, "KeyError: 'of its own'"),
+        (Fails, {}, "raised KeyError while it attacked: 'of its own'"),
         (Sign, {"length": 1}, "TypeError"),
     ],
 )
@@ -379,8 +379,8 @@ def test_the_source_keeps_its_mode_and_its_module() -> None:
         (peer("foolbox", "LinfPDG"), "did you mean 'LinfPGD'"),
         (peer("foolbox", "L2PGD"), 'set norm = "L2"'),
         (peer("python", "nowhere:Attack"), "cannot be imported"),
-        (peer("python", "math:Attack"), "has no Attack"),
-        (peer("python", "Attack"), "package.module:Class"),
+        (peer("python", "math:Attack"), "has no function Attack"),
+        (peer("python", "Attack"), "package.module:function"),
     ],
 )
 def test_mistakes_in_the_declaration_are_told(attack, words) -> None:

@@ -21,7 +21,8 @@ from bench.lab.weights import build, files
 from bench.lab.weights.fetch import NOTE, describe, fetch
 from bench.lab.worker import Lab
 from bench.models.adapters import checkpoint, robustbench
-from bench.models.adapters.wrappers import GlobalRandom, Prepared
+from bench.models.adapters.randomised import GlobalRandom
+from bench.models.adapters.wrappers import Prepared
 from bench.models.classifier import Plain
 from bench.models.wide_resnet import WideResNet
 from bench.recipes import Fetched, Model, Network, Noise, Trained
@@ -346,7 +347,7 @@ def test_a_record_names_the_files_and_a_changed_file_is_noticed(tmp_path: Path) 
     (place / NOTE).write_text((folder / NOTE).read_text())
     fetch(wanted, tmp_path)
     save_file(WideResNet(10, 1, 10).state_dict(), tmp_path / "w.safetensors")
-    assert "is not the file that this suite's numbers were made with" in refused(wanted, tmp_path)
+    assert "the file w.safetensors is not the one that the numbers here were made with" in refused(wanted, tmp_path)
 
 
 def test_a_model_is_loaded_once_to_be_described_and_used(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from bench import UserError
+from bench import Refused, UserError
 from bench.models.classifier import Classifier, Realisation
 
 Part = TypeVar("Part")
@@ -21,6 +21,17 @@ LEAST = 8  # images, below which the weights' own traffic costs more than the ca
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (n, classes) and labels (n,) to a loss for each image (n,)."""
+
+
+class Disconnected(Refused):
+    """A gradient was asked of a model whose output autograd does not lead back to the image."""
+
+    def __init__(self, where: str = "the model", what: str = "", fix: str = "") -> None:
+        super().__init__(
+            where,
+            what or "its output does not depend differentiably on the image: no gradient attack can be run on it",
+            fix or "attack it with Square, by transfer from another model, or through a straight-through view of it",
+        )
 
 
 @dataclass
@@ -65,7 +76,11 @@ class Compute:
             with torch.enable_grad(), self.autocast():
                 logits = realisation(leaf, part).float()
                 value = loss(logits, labels[start:stop])
-                (slope,) = torch.autograd.grad(value.sum(), leaf)
+                if not value.requires_grad:
+                    raise Disconnected()
+                (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+                if slope is None:
+                    raise Disconnected()
             slopes[start:stop] = slope
             return value.detach(), logits.detach()
 

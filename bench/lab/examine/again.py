@@ -41,6 +41,8 @@ class Way:
             _, compute.microbatch, exact = found
             compute.joining = not exact
         declared = self.record.get(name, "auto")
+        if declared in ("float16", "float64"):  # a stranger's own weights: the passes are left as they are
+            declared = "float32"
         lab.suit(compute, declared if declared in ("float32", "bfloat16") else "auto", model, outcomes.examples.data)
         if self.other == "arithmetic":
             rounded = self.record.get("tf32") and lab.device.type == "cpu"  # bfloat16 is coarser still than tf32
@@ -78,7 +80,7 @@ class Again:
         said = str(made.get("arithmetic"))
         found = sizes(said)
         like = found is not None and said == arithmetic(torch.__version__, *found)
-        return like and made.get("device") == self.lab.provenance()["device"]
+        return like and made.get("device") == self.lab.device_name
 
     def originals(self, outcomes: Outcomes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Index and label of every image of a record, from the data that is here."""

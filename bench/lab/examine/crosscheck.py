@@ -24,7 +24,8 @@ from bench.lab.attacks.peers.fence import Drawn, fence
 from bench.lab.attacks.view import View
 from bench.lab.compute.passes import Compute
 from bench.lab.craft import craft
-from bench.lab.streams import Streams, fenced
+from bench.lab.streams import Streams
+from bench.models.adapters.randomised import seeded
 from bench.models.classifier import Classifier
 from bench.recipes import PGD, Peer
 from bench.votes import intervals
@@ -148,7 +149,7 @@ def agreed(rows: list[Row]) -> bool:
 
 def _start(images: Tensor, eps: float, seed: int) -> Tensor:
     """Where torchattacks' PGD begins in a fence of this seed: it draws nothing else before."""
-    with fenced(seed):
+    with seeded(seed):
         return (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
 
 

@@ -40,7 +40,8 @@ def bench_of(session: Session, model: str, images: int) -> tuple[Lab, Classifier
     first = Data(**(dict(data) | {"stop": min(data.start + images, data.stop or 10**9)}))
     pixels, labels, _ = lab.shard(Examples(data=first, shard=images), 0)
     recipe, compute = session.suite.models[model].model, lab.compute()
-    lab.suit(compute, session.suite.protocol.precision, recipe, first)
+    # A model that cannot be judged can be examined: what is wrong with it is the finding.
+    lab.suit(compute, session.suite.protocol.precision, recipe, first, judging=False)
     return lab, lab.model(recipe), pixels, labels, compute
 
 

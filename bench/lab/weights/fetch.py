@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
-from bench import UserError
+from bench import Refused, UserError
+from bench.lab.foreign import own
+from bench.lab.foreign.state import fingerprint
 from bench.lab.weights import build, files
 from bench.models.adapters.checkpoint import Loaded, read, sha256, state_of
-from bench.models.adapters.wrappers import GlobalRandom, Prepared
+from bench.models.adapters.randomised import GlobalRandom, Held
+from bench.models.adapters.wrappers import Prepared
 from bench.models.classifier import Classifier, Plain
 from bench.recipes import Fetched, Trained
 from bench.store.records import Store
@@ -22,47 +26,63 @@ PLACE = "BENCH_MODELS"
 def fetch(recipe: Fetched, root: Path, download: bool = True) -> Classifier:
     """The classifier, on the CPU, in eval mode, parameters frozen.
 
-    Its files are those that `sha256` pins and that the store's record names, if either does.
-    UserError, naming library and model, where it cannot be had, is refused or does not fit.
+    It is what the store's record says that it is, if there is one. UserError, naming library and model, where
+    it cannot be had, is refused, does not fit, or has changed since the numbers here were made.
     """
-    loaded = _load(recipe, root, download)
-    found = _hashes(recipe, loaded)
-    changed = differs(recipe, found, root)
+    note, classifier = load(recipe, root, download)
+    changed = differs(recipe, note, root)
     if changed is not None:
-        what = f"{changed} is not the file that this suite's numbers were made with"
-        place = Store(root).place(recipe)
-        raise UserError(name_of(recipe), what, f"restore it, or delete {place} to begin anew with the new one")
-    return _classifier(recipe, loaded)
+        what = f"{changed} is not the one that the numbers here were made with: they are stale"
+        raise Refused(name_of(recipe), what, "restore it, or judge again with what is there now: run with --fresh")
+    return classifier
 
 
-def _classifier(recipe: Fetched, loaded: Loaded) -> Classifier:
+def load(recipe: Fetched, root: Path, download: bool = True) -> tuple[dict[str, Any], Classifier]:
+    """What the model is (source, classes, SHA-256 of its files, of its numbers, and of files that its code read), and
+    the classifier, on the CPU, in eval mode, parameters frozen. UserError as `fetch`.
+    """
+    if recipe.kind == "python":
+        mine = own.load(recipe, root, name_of(recipe))
+        loaded, more, held = _prepared(recipe, mine.loaded), mine.about, mine.held
+    else:
+        loaded, more, held = _load(recipe, root, download), {}, []
+    files = _hashes(recipe, loaded)
+    note = {"source": loaded.source, "classes": loaded.classes, "sha256": files, "state": fingerprint(loaded.net)}
+    return note | more, _classifier(recipe, loaded, held)
+
+
+def _classifier(recipe: Fetched, loaded: Loaded, held: Sequence[Held]) -> Classifier:
     if isinstance(loaded.net, Classifier):
         classifier = loaded.net
         declared = recipe.stochastic or recipe.kind == "slwta"
         if classifier.stochastic != declared and recipe.noise is None and recipe.defence is None:
             fix = f"set stochastic = {str(classifier.stochastic).lower()}"
             raise UserError(name_of(recipe), "it says otherwise of being stochastic than the suite does", fix)
+    elif recipe.stochastic:
+        classifier = GlobalRandom(loaded.net, loaded.classes, held)
     else:
-        classifier = (GlobalRandom if recipe.stochastic else Plain)(loaded.net, loaded.classes)
+        classifier = Plain(loaded.net, loaded.classes)
     return classifier.eval().requires_grad_(False)
 
 
 def describe(
     recipe: Fetched, folder: Path, root: Path | None = None, download: bool = True
 ) -> tuple[dict[str, Any], Classifier]:
-    """Load the model and write into `folder` what it is: library, files, their SHA-256; returns the same, and the
-    classifier as `fetch` does.
+    """Load the model and write into `folder` what it is, as `load` says; returns the same, and the classifier.
 
     `folder` is the place of the record's task under `root`'s scratch folder, from which root is
     taken if it is not given. UserError as `fetch`.
     """
     root = root or next((parent.parent for parent in folder.resolve().parents if parent.name == ".bench"), Path())
-    loaded = _load(recipe, root, download)
-    note = {"source": loaded.source, "classes": loaded.classes, "sha256": _hashes(recipe, loaded)}
-    classifier = _classifier(recipe, loaded)
+    note, classifier = load(recipe, root, download)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    (folder / NOTE).write_text(written(note), encoding="utf-8")
     return {"fetched": note}, classifier
+
+
+def written(note: dict[str, Any]) -> str:
+    """The note as its file holds it."""
+    return json.dumps(note, indent=1) + "\n"
 
 
 def model_dir(root: Path) -> Path:
@@ -88,7 +108,8 @@ def _load(recipe: Fetched, root: Path, download: bool) -> Loaded:
 
 
 def _adapted(recipe: Fetched, root: Path, download: bool) -> Loaded:
-    file = None if recipe.file is None else root / recipe.file
+    base = Path(recipe.place or root)
+    file = None if recipe.file is None else base / recipe.file
     own: dict[str, Any] = {"mean": recipe.mean, "std": recipe.std, "resize": recipe.resize}
     arguments = dict(recipe.arguments)
     match recipe.kind:
@@ -114,9 +135,7 @@ def _adapted(recipe: Fetched, root: Path, download: bool) -> Loaded:
 
             return _prepared(recipe, autoattack_example.load())
         case "python":
-            from bench.models.adapters import python
-
-            return _prepared(recipe, python.load(recipe.name, recipe.classes, root=root, arguments=arguments))
+            raise TypeError("bench.lab.foreign.own loads it")
         case "huggingface":
             from bench.models.adapters import huggingface
 
@@ -128,7 +147,7 @@ def _adapted(recipe: Fetched, root: Path, download: bool) -> Loaded:
             found = huggingface.repository(recipe.name, revision=revision, file=recipe.file, download=download)
             return _built(recipe, found.state(), huggingface.files_of(found), found.folder.name)
         case "file":
-            return _from_file(recipe, root / (recipe.file or recipe.name))
+            return _from_file(recipe, base / (recipe.file or recipe.name))
         case "slwta":
             from bench.models.adapters import slwta
 
@@ -178,10 +197,17 @@ def _hashes(recipe: Fetched, loaded: Loaded) -> dict[str, str]:
     return found
 
 
-def differs(recipe: Fetched, found: dict[str, str], root: Path) -> str | None:
-    """The first file whose SHA-256, of those `found`, is not what the store's record says; None if all are."""
-    note = Store(root).place(recipe) / NOTE
-    if not note.is_file():
+def differs(recipe: Fetched, note: dict[str, Any], root: Path) -> str | None:
+    """The first thing (a file, or the numbers) of which `note` says otherwise than the store's record; None if none.
+
+    Records of former versions say nothing of the numbers.
+    """
+    place = Store(root).place(recipe) / NOTE
+    if not place.is_file():
         return None
-    then = json.loads(note.read_text("utf-8"))["sha256"]
-    return min((name for name in found.keys() | then.keys() if found.get(name) != then.get(name)), default=None)
+    then = json.loads(place.read_text("utf-8"))
+    for part in ("sha256", "read"):
+        now, before = note.get(part, {}), then.get(part, {})
+        if changed := [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]:
+            return f"the file {changed[0]}"
+    return "its weights (parameters or buffers)" if then.get("state", note["state"]) != note["state"] else None

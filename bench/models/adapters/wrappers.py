@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.models.adapters.randomised import GlobalRandom as GlobalRandom
+from bench.models.adapters.randomised import seeded as seeded
 from bench.models.classifier import Classifier, Realisation
 
 
@@ -42,41 +42,6 @@ class Prepared(nn.Module):
         return logits
 
 
-class GlobalRandom(Classifier):
-    """A third party's randomised network, which draws from the global generators: each draw runs it fenced.
-
-    A draw is a seed: the same realisation on the same rows gives the same logits, and the global
-    state (torch, NumPy, random) is as before afterwards. What the network draws depends on the
-    batch it is given, so here, unlike elsewhere, the noise an image meets depends on the
-    microbatch: rows that start elsewhere get a stream of their own rather than the same noise again.
-    Run it with microbatches of a whole shard where that matters.
-    """
-
-    stochastic = True
-
-    def __init__(self, net: nn.Module, classes: int) -> None:
-        super().__init__()
-        self.net, self.classes = net, classes
-
-    def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Realisation:
-        if generator is None:
-            raise ValueError("noise needs a generator: it is never drawn from the global one")
-        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-
-        def realisation(images: Tensor, rows: Tensor | slice | None = None) -> Tensor:
-            if rows is None or len(images) == 0:
-                first = 0
-            elif isinstance(rows, slice):
-                first = rows.start or 0
-            else:
-                first = int(rows[0])
-            with seeded((seed + first) % 2**63):
-                logits: Tensor = self.net(images)
-            return logits
-
-        return realisation
-
-
 class Held(Classifier):
     """A third party's network whose noise stays in its state until a hook redraws it: so several are published.
 
@@ -104,21 +69,3 @@ class Held(Classifier):
             return logits
 
         return realisation
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed all global generators inside, and give them back as they were."""
-    import numpy as np
-
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)

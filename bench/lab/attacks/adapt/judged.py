@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bench.lab.attacks.adapt import copies
 from bench.lab.attacks.adapt.ball import Ball
 from bench.lab.streams import Streams
-from bench.models.adapters.wrappers import GlobalRandom, seeded
+from bench.models.adapters.randomised import GlobalRandom, seeded
 from bench.models.classifier import Classifier, Plain, Realisation
 
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from bench.lab.attacks.adapt.kinds import Kind
 from bench.models import classifier
-from bench.models.adapters import wrappers
+from bench.models.adapters import python, randomised, wrappers
 
 _HERE = str(Path(__file__).parents[2])
 _TORCH = str(Path(torch.__file__).parent)
-_OURS = (_HERE, inspect.getfile(classifier), inspect.getfile(wrappers))
+_OURS = (_HERE, *(inspect.getfile(module) for module in (classifier, python, randomised, wrappers)))
 
 
 class Uses:

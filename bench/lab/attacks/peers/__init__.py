@@ -4,25 +4,31 @@ A library sees the source as an `nn.Module` from images to logits whose every ca
 draw from our own generators, so that a library which seeds the global generator anew cannot
 replay a defence's noise. Whatever the library draws, prints, warns or switches stays inside.
 
-The protocol of ``kind = "python"``: `name` is ``package.module:Class``, and
-``Class(**arguments)(logits, images, labels, eps) -> images``, where `logits` is such a module,
+The protocol of ``kind = "python"``: `name` is ``path/to/file.py:Name`` (relative to the suite) or
+``package.module:Name``; a class is used as ``Name(**arguments)(logits, images, labels, eps) -> images``, a
+function as ``name(logits, images, labels, eps, **arguments) -> images``, where `logits` is such a module,
 `images` (n, 3, h, w) float32 in [0, 1] and `labels` (n,) int64 are copies, and `eps` a float.
 """
 
 from __future__ import annotations
 
-import importlib
+import functools
+import inspect
+from pathlib import Path
 from typing import Any, assert_never
 
 import torch
 from torch import Tensor
 
-from bench import UserError
+from bench import Refused, UserError
 from bench.lab.attacks import Crafted
 from bench.lab.attacks.peers.fence import Answer, Drawn, arguments_of, fence, name_of
 from bench.lab.attacks.view import Found, View, attacked
-from bench.lab.compute.passes import Compute, out_of_memory
+from bench.lab.compute.passes import Compute, Disconnected, out_of_memory
+from bench.lab.foreign import own
+from bench.lab.foreign.theirs import failed, theirs
 from bench.lab.streams import Streams
+from bench.models.adapters.python import folders
 from bench.models.classifier import Classifier
 from bench.recipes import Peer
 
@@ -122,9 +128,14 @@ def _fenced_run(
             answer = _run(attack, model, *lent, seed)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
+        if "does not require grad" in str(error) or "not have been used in the graph" in str(error):
+            raise Disconnected(where) from error
+        if attack.kind == "python":
+            fix = "mend it, or its arguments"
+            raise Refused(where, f"your code {failed(error, 'it attacked')}", fix) from error
         what = f"it failed: {type(error).__name__}: {error}"
         raise UserError(where, what, "check its arguments, its norm, and whether it fits the model") from error
     if _state(source) != state or model.training:
@@ -149,23 +160,18 @@ def _run(attack: Peer, model: Drawn, images: Tensor, labels: Tensor, seed: int) 
 
             return foolbox.run(attack, model, images, labels)
         case "python":
-            return Answer(_named(attack)(**arguments_of(attack))(model, images, labels, float(attack.eps)))
+            return Answer(_own(attack, model, images, labels))
         case _:
             assert_never(attack.kind)
 
 
-def _named(attack: Peer) -> Any:
-    """The class that ``package.module:Class`` names."""
-    where = name_of(attack)
-    module, _, attribute = attack.name.partition(":")
-    if not module or not attribute:
-        raise UserError(where, f"{attack.name!r} names no class", "write package.module:Class")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        raise UserError(where, f"module {module} cannot be imported: {error}", "install it, or correct name") from None
-    except AttributeError:
-        raise UserError(where, f"module {module} has no {attribute}", "correct name") from None
+def _own(attack: Peer, model: Drawn, images: Tensor, labels: Tensor) -> Any:
+    """What a user's own attack returns: a class is made with its arguments and called, a function called with them."""
+    where, arguments = name_of(attack), arguments_of(attack)
+    found: Any = own.attack(attack, where)
+    with theirs(where, "it attacked", folders(attack.name, Path(attack.place or Path()))):
+        made: Any = functools.partial(found, **arguments) if not inspect.isclass(found) else found(**arguments)
+        return made(model, images, labels, float(attack.eps))
 
 
 def _state(source: Classifier) -> list[tuple[str, bool | int]]:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bench.lab.compute.passes import Compute
-from bench.lab.streams import Streams, fenced
+from bench.lab.streams import Streams
+from bench.models.adapters.randomised import seeded
 from bench.models.classifier import Classifier, Realisation
 from bench.recipes import Peer
 
@@ -101,7 +102,7 @@ def fence(seed: int) -> Iterator[list[str]]:
     logger.propagate = False
     try:
         with (
-            fenced(seed),
+            seeded(seed),
             torch.enable_grad(),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),

@@ -1,0 +1,49 @@
+"""The plan in words: what is there, what is missing, what it costs, and what has changed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bench.recipes import Fetched
+from bench.report.publish import about
+from bench.run.session import Session
+from bench.run.strangers import former, touched
+from bench.store import machine
+from bench.store.cost import Rates, passes
+from bench.store.plan import Plan, describe
+
+
+def planned_text(session: Session, made: Plan, as_json: bool) -> str:
+    """What is there, what is missing, and what it would cost, in words or as JSON."""
+    device = machine.kind(session.settings.device)
+    rates = Rates(session.store.scratch, device)
+    missing: list[dict[str, Any]] = [
+        {
+            "what": describe(recipe, session.names),
+            "key": recipe.key,
+            "forward_passes": round(passes(recipe)),
+            "seconds": None if rates.blind(recipe) else round(rates.seconds(recipe), 1),
+        }
+        for recipe in made.order
+    ]
+    stale = [
+        {"record": str(old.record.path), "made_from": old.key, "then": old.then, "now": old.now} for old in made.stale
+    ]
+    code = sorted({w.name for w in session.suite.weights.values() if isinstance(w, Fetched) and w.kind == "python"})
+    if as_json:
+        return json.dumps({"found": len(made.found), "missing": missing, "stale": stale, "runs_code": code}, indent=1)
+    lines = [about(session), f"{len(made.found)} records found, {len(missing)} to make"]
+    for item in missing:
+        lines.append(f"  {item['what']:<60} " + (f"{s:>9.0f} s" if (s := item["seconds"]) is not None else "        ?"))
+    if missing:
+        total, blind = sum(item["seconds"] or 0 for item in missing), any(item["seconds"] is None for item in missing)
+        rest = "; ?: not known before the model has run here once, which run does first" if blind else ""
+        measured = "a guess, nothing has run here yet" if all(map(rates.guesses, made.order)) else "from earlier tasks"
+        lines.append(f"  estimated in all: {total / 60:.0f} min on this machine's {device} ({measured}{rest})")
+    for item in stale:
+        named = session.names.get(item["made_from"], item["made_from"][:12])
+        lines.append(f"stale: {item['record']} was made from {named}, since made anew")
+    lines += touched(session, made.wanted) + former(session, made.order)
+    lines += [f"runs your code: {name}" for name in code]
+    return "\n".join(lines)

@@ -7,6 +7,7 @@ of the network, or nearly. What each hides is said in its docstring; the first e
 from __future__ import annotations
 
 import copy
+import io
 import math
 import random
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
@@ -367,6 +369,45 @@ class Half(Fake):
         return x.detach() * (1 - mask) + x * mask
 
 
+class Jpeg(Fake):
+    """Through Pillow's own compression."""
+
+    def before(self, x: Tensor) -> Tensor:
+        images = []
+        for one in x:
+            file = io.BytesIO()
+            Image.fromarray((one * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(file, "JPEG", quality=95)
+            images.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255)
+        return torch.stack(images)
+
+
+class TurnedOver(Fake):
+    """Logits that fall again near the boundary, where an attack would have to pass."""
+
+    def after(self, z: Tensor) -> Tensor:
+        top = z.topk(2, 1).values
+        gap = top[:, :1] - top[:, 1:2]
+        return functional.one_hot(z.argmax(1), z.shape[1]) * (2 + torch.cos(gap))
+
+
+class Scripted(Fake):
+    """A scripted module, and a scripted function that the code keeps under a name of its own."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.grid = torch.jit.script(Grid())
+            self.steps = torch.jit.script(_steps)
+
+    def before(self, x: Tensor) -> Tensor:
+        return self.steps(self.grid(x))
+
+
+def _steps(x: Tensor) -> Tensor:
+    return torch.floor(x * 64) / 64
+
+
 class Lottery(Fake):
     """Python's own random numbers choose a rounding."""
 
@@ -386,6 +427,9 @@ MORE: dict[str, Callable[[nn.Module], nn.Module]] = {
     "sparse backward": Sparse,
     "drowned backward": Drowned,
     "half detached": Half,
+    "jpeg": Jpeg,
+    "turned over": TurnedOver,
+    "scripted": Scripted,
     "python's random": Lottery,
 }
 

@@ -56,6 +56,7 @@ def compile_for(net: nn.Module, size: int, backend: str = "inductor") -> Callabl
     def undo() -> None:
         net.forward = plain
 
+    forward.compiled_from = plain  # type: ignore[attr-defined]  # so that a copy of the network is known not to be
     net.forward = forward
     return undo
 

@@ -41,14 +41,40 @@ def copied(model: Classifier, sharing: bool = False) -> Classifier:
 
     ViewError where a model cannot be copied.
     """
-    memo: dict[int, Any] = {id(p): p for p in model.parameters()} if sharing else {}
+    shared: dict[int, Any] = {id(p): p for p in model.parameters()} if sharing else {}
     try:
-        other: Classifier = copy.deepcopy(model, memo)
-    except Exception as error:
-        raise ViewError(f"the model cannot be copied: {error}") from error
+        other: Classifier = copy.deepcopy(model, dict(shared))
+    except Exception:
+        try:
+            other = copy.deepcopy(model, shared | _uncopied(model))
+        except Exception as error:
+            raise ViewError(f"the model cannot be copied: {error}") from error
+    for module in other.modules():
+        if hasattr(module.__dict__.get("forward"), "compiled_from"):
+            del module.forward  # a closure over the network that was compiled, not over its copy
     if not sharing:
         other.requires_grad_(False)
     return other
+
+
+def _uncopied(model: nn.Module) -> dict[int, Any]:
+    """What stands for attributes that Python cannot copy: a generator in the same state, else the thing itself."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name in ("_modules", "_parameters", "_buffers") or isinstance(value, int | float | str | None):
+                continue
+            if isinstance(value, torch.Generator):
+                memo[id(value)] = torch.Generator(device=value.device)
+                memo[id(value)].set_state(value.get_state())
+            elif isinstance(value, Tensor):
+                memo[id(value)] = value.detach().clone()
+            else:
+                try:
+                    copy.deepcopy(value)
+                except Exception:
+                    memo[id(value)] = value
+    return memo
 
 
 def unhooked(model: nn.Module) -> list[str]:

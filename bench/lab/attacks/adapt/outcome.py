@@ -12,7 +12,10 @@ from bench.models.classifier import Classifier
 
 
 class Budget(NamedTuple):
-    """What a search may spend: on at most `images` images, `gradients` each; `steps` a view, judged by `draws`."""
+    """What a search may spend: `gradients` on each of at most `images` images that the model gets right.
+
+    A view takes `steps` of them, and what it finds is judged by `draws` draws.
+    """
 
     images: int = 32
     steps: int = 10

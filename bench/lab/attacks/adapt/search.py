@@ -49,15 +49,13 @@ def search(
     is left. Nothing is scored on the judge's stream. The model is not changed, not even its memory. A view that
     cannot be had is left out with its reason; what the model itself raises is raised.
     """
-    given = len(images)
-    images, labels = images[: budget.images], labels[: budget.images]
     source = judged.classifier(model, images[:2])
     try:
         base = copies.copied(source)
-        memory = judged.remembers(base, images, ball, streams)
+        memory = judged.remembers(base, images[: budget.images], ball, streams)
     except ViewError as error:
         return Adapted((source,), source, (), (), (str(error),), (), 0.0)
-    return _Search(source, base, memory, _Case(images, labels, ball, streams, compute, budget)).run(given)
+    return _Search(source, base, memory, _Case(images, labels, ball, streams, compute, budget)).run()
 
 
 class _Case(NamedTuple):
@@ -78,13 +76,15 @@ class _Search:
         self.base, self.memory = base, memory
         self.images, self.labels, self.ball, self.streams, self.compute, self.budget = case
         self.judge = judged.Fresh(source) if memory else source
+        self.given = max(len(self.images), 1)
         self.uses = Uses()
         self.trials: dict[Choice, Trial] = {}
         self.left_out: list[str] = []
         self.spent = 0
 
-    def run(self, given: int) -> Adapted:
-        plain = self.trial(NOTHING)
+    def run(self) -> Adapted:
+        self._choose_images()
+        plain = self.trial(NOTHING) if len(self.images) else None
         if plain is None:
             return Adapted((self.judge,), self.judge, (), self._notes(), tuple(self.left_out), (), 0.0)
         best, kept = plain, []
@@ -103,12 +103,28 @@ class _Search:
                 best = self._pruned(best)
                 kept = self._kept(best)
         ranked = sorted(self.trials.values(), key=lambda trial: (trial is not best, trial.left))
-        better = [self.surrogate(trial.choice) for trial in ranked if trial.left < plain.left]
-        views, spent = (*better[:2], self.judge), self.spent / max(given, 1)
+        better = [self.surrogate(trial.choice) for trial in ranked if trial.left < plain.left][:2]
+        for view in better:
+            self._settle(view)
+        views, spent = (*better, self.judge), self.spent / self.given
         return Adapted(views, self.judge, tuple(kept), self._notes(), tuple(self.left_out), tuple(ranked), spent)
+
+    def _choose_images(self) -> None:
+        """The first images that the model gets right: only they can tell views apart."""
+        many = slice(0, 4 * self.budget.images)
+        self.images, self.labels = self.images[many], self.labels[many]
+        rows = torch.from_numpy(self._right(self.images) > 0.5).to(self.images.device).nonzero().squeeze(1)
+        self.images, self.labels = (part[rows[: self.budget.images]] for part in (self.images, self.labels))
 
     def surrogate(self, choice: Choice) -> Surrogate:
         return Surrogate(self.base, choice, tuple(self.uses.bridges), fresh=self.memory)
+
+    def _settle(self, view: Surrogate) -> None:
+        """A view that leaves no noise is deterministic: one draw a step is enough."""
+        if view.stochastic:
+            seen = View(view, self.images[:2].shape, self.streams, self.compute)
+            one, other = (seen.logits(self.images[:2], None, "grad", 63, k) for k in range(2))
+            view.stochastic = not torch.equal(one, other)
 
     def trial(self, choice: Choice, draws: int = 1) -> Trial | None:
         """Attack through a view and ask the judge; None where the view cannot be had or the budget is spent."""
@@ -129,7 +145,7 @@ class _Search:
 
     def _attacked(self, view: Surrogate, draws: int) -> Tensor:
         seen = View(view, self.images.shape, self.streams, self.compute)
-        here = self.ball.anywhere(self.images, self.streams.generator("start", 60))
+        here = self.ball.random(self.images, self.streams.generator("start", 60))
         for step in range(self.budget.steps):
             total = torch.zeros_like(here)
             for _, slope, _ in seen.gradients(losses.margin, here, self.labels, None, draws, "grad", 60, step):

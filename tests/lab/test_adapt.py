@@ -13,7 +13,7 @@ from oracles import compute, resnet18, streams, test_images, trained
 from torch import nn
 
 from bench.lab.attacks import adapt, losses
-from bench.lab.attacks.adapt import Ball, Choice, Surrogate, copies, kinds
+from bench.lab.attacks.adapt import Ball, Budget, Choice, Surrogate, copies, kinds
 from bench.lab.compute.compiling import compile_for
 from bench.models.adapters.wrappers import GlobalRandom
 from bench.models.classifier import Plain
@@ -63,10 +63,10 @@ def victims(n=16):
     return net, images[right][:n], labels[right][:n]
 
 
-def searched(name, net, images, labels):
+def searched(name, net, images, labels, steps=10):
     torch.manual_seed(0)
     model = fakes.FAKES[name](net).eval()
-    return adapt.search(model, images, labels, BALL, streams(), compute())
+    return adapt.search(model, images, labels, BALL, streams(), compute(), budget=Budget(steps=steps))
 
 
 def left_at_best(found):
@@ -77,8 +77,9 @@ def left_at_best(found):
 def test_a_false_defence_falls_and_is_named(name):
     net, images, labels = victims()
     plain = adapt.search(net, images, labels, BALL, streams(), compute())
-    found = searched(name, net, images, labels)
-    assert left_at_best(found) <= left_at_best(plain) + max(0.05, 1.01 / len(images)), found.trials
+    found = searched(name, net, images, labels, steps=20)
+    one = 1 / len(found.trials[0].right)  # image
+    assert left_at_best(found) <= left_at_best(plain) + max(0.05, 1.01 * one), found.trials
     said = " ".join(found.findings)
     assert WORDS.get(name, "") in said, said
     assert name in WORDS or not said
@@ -129,8 +130,9 @@ class Two(nn.Module):
 
 def _attention(x):
     """The image, and a little of what its own pixels say of each other: an honest softmax and an honest gate."""
-    flat = x.flatten(2)
-    mixed = (flat @ (flat.mT @ flat / 32).softmax(-1)).view_as(x)
+    coarse = nn.functional.avg_pool2d(x, 4)
+    flat = coarse.flatten(2)
+    mixed = (flat @ (flat.mT @ flat / 2).softmax(-1)).view_as(coarse).repeat_interleave(4, 2).repeat_interleave(4, 3)
     return x + 0.1 * torch.sigmoid(mixed.mean((2, 3), keepdim=True)) * (mixed - x)
 
 

@@ -267,15 +267,12 @@ class Hidden(Fake):
 
 
 class Atom(Fake):
-    """With a small chance another network, whose turn no mean of the draws ever sees."""
+    """A pattern added or taken away, as a coin falls: the coin's mean falls on one side only."""
 
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__(net)
-        self.mirrored = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        mirrored = (torch.rand(len(x)) < 0.5).float().view(-1, 1)
-        return (1 - mirrored) * self.net(x) + mirrored * self.mirrored(x.flip(-1))
+    def before(self, x: Tensor) -> Tensor:
+        pattern = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(7)).sign()
+        sign = 1 - 2 * (torch.rand(len(x), 1, 1, 1) < 0.5).float()
+        return x + 0.02 * sign * pattern
 
 
 class Borrowed(nn.Module):

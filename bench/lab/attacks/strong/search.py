@@ -34,15 +34,14 @@ Act = Callable[[Tensor, int], object]
 class Search:
     """One attack of images (n, c, h, w) with labels (n,): whom `view` shows, what was found, what was paid.
 
-    `error` (n,) is how often the best image of each is wrong, in [0, 1], on draws that select; a deterministic
-    source is wrong or not. `over` (n,) bool says who needs no more. `limit` is what an image may have cost by now.
+    `best.errors` is on draws that select. `over` (n,) bool says who needs no more; `limit` is what an image may have
+    cost by now.
     """
 
     def __init__(self, attack: Strong, view: View, images: Tensor, labels: Tensor) -> None:
         self.attack, self.view, self.images, self.labels = attack, view, images, labels
         self.ball = Ball(float(attack.eps), attack.norm)
         self.best = Found(images)
-        self.error = torch.zeros(len(images), device=images.device)
         self.over = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.spent = torch.zeros(len(images), device=images.device)
         self.limit = float(attack.gradients)
@@ -68,13 +67,13 @@ class Search:
             self.end = "the budget is spent"
         if self.end:
             return False
-        spent, error = float(self.spent.sum()), float(self.error.sum())
+        spent, error = float(self.spent.sum()), float(self.best.errors.sum())
         number = len(self.names)
         self.names.append(name)
         act(rows, number)
         n, paid = len(self.images), float(self.spent.sum()) - spent
         if paid:  # a member that did nothing is no evidence that nothing is left
-            self.bought.append(Bought(name, len(rows), (float(self.error.sum()) - error) / n, paid / n))
+            self.bought.append(Bought(name, len(rows), (float(self.best.errors.sum()) - error) / n, paid / n))
         return True
 
     def tired(self) -> bool:

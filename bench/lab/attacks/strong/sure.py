@@ -122,7 +122,6 @@ class Sure:
         search, own = self.search, self.search.labels[rows]
         fooled = losses.wrong(logits, own)
         search.best.offer(here, margin(logits, own, None), fooled, number, rows)
-        search.error[rows] = search.best.fooled[rows].float()
         search.over[rows] = search.best.fooled[rows]
         return fooled
 

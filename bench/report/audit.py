@@ -192,7 +192,8 @@ def _exactly(outcomes: Outcomes, votes: Votes, record: Mapping[str, Any], again:
 
 def of(votes: Votes, rows: NDArray[np.int64]) -> Votes:
     """These rows of a record. Its draws' right answers stay those of all rows."""
-    return replace(votes, **{name: getattr(votes, name)[rows] for name in ROWS})
+    winners = None if votes.winners is None else votes.winners[rows]
+    return replace(votes, **{name: getattr(votes, name)[rows] for name in ROWS}, winners=winners)
 
 
 def markdown(audited: Sequence[AuditRow]) -> str:

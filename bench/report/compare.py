@@ -24,6 +24,7 @@ def exactly(record: Votes, here: Votes) -> dict[str, Bools]:
     """By what is compared, the images (n,) that differ where nothing may: the same bits were to be expected."""
     return {
         "counts": (record.counts != here.counts).any(1) | (record.prefix != here.prefix).any(1),
+        "first draws": _told(record, here),
         "soft winner": record.soft != here.soft,
         "end": record.settled != here.settled,
         "probabilities": _apart(record, here) > NEAR,
@@ -130,6 +131,13 @@ def shares_draws(target: Model) -> bool:
     if isinstance(over, Mixture | RandomPrecision) or isinstance(weights, Fetched) or weights.noise is not None:
         return True
     return isinstance(weights, Trained) and isinstance(weights.defence, RNA | RPF | CTRW | WCA)
+
+
+def _told(record: Votes, here: Votes) -> Bools:
+    """Where the winners of the first draws differ (n,); everywhere, where only one side says who they were."""
+    if record.winners is None or here.winners is None:
+        return np.full(len(here.labels), record.winners is not here.winners)
+    return np.asarray((record.winners != here.winners).any(1))
 
 
 def _moved(record: Votes, here: Votes) -> NDArray[np.float64]:

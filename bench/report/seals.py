@@ -7,6 +7,7 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bench import UserError
@@ -123,14 +124,18 @@ def _own(session: Session, recipe: Work, record: Record) -> list[str]:
             card = tomllib.loads(record.read("model.toml").decode())
             return [] if card.get("key") == recipe.key else ["its card, model.toml, is of other weights"]
         case Fetched():
-            then = json.loads(record.read("fetched.json"))["sha256"]
-            for name in filter(None, (recipe.file, recipe.name.partition(":")[0])):
-                path = session.settings.root / name
-                if path.is_file() and path.name in then:
-                    with open(path, "rb") as file:
-                        if hashlib.file_digest(file, "sha256").hexdigest() != then[path.name]:
-                            return [f"{path} is not the file that it was made with"]
+            then, root = json.loads(record.read("fetched.json")), session.settings.root
+            files = {root / name: then["sha256"].get(Path(name).name) for name in (recipe.file, recipe.name) if name}
+            files |= {Path(recipe.place or root) / name: digest for name, digest in then.get("read", {}).items()}
+            for path, digest in files.items():
+                if digest is not None and path.is_file() and _digest(path) != digest:
+                    return [f"{path} is not the file that it was made with"]
     return []
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _named(session: Session, recipe: Work) -> str:

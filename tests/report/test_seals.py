@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from doctoring import doctor, edit, republish, reseal
 from small import SUITE, go, session
 
@@ -227,7 +228,7 @@ def test_votes_are_held_against_their_recipe(whole: Path):
     more = true.counts.copy()
     more[5, 0] += 1
     for change, word in (
-        ({"draw_right": right}, "shard 0's draws"),
+        ({"draw_right": right, "winners": None}, "shard 0's draws"),
         ({"counts": more}, "draws"),
         ({"shard": true.shard[::-1].copy()}, "shards"),
         ({"linf": np.full(60, 0.2, np.float32)}, "from its original"),
@@ -259,15 +260,26 @@ weights = "mine"
 rows = ["mine"]
 columns = ["clean"]
 """
-LOADER = "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).eval()\n"
+LOADER = """
+import torch
+from torch import nn
 
 
-def test_a_users_own_file_that_changed_under_its_record_is_found(tmp_path: Path):
+def build():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    net.load_state_dict(torch.load("mine.pt", weights_only=True))
+    return net.eval()
+"""
+
+
+def test_a_users_own_file_that_changed_under_its_record_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "loader.py").write_text(LOADER)
+    net = torch.nn.Linear(3072, 10)
+    torch.save({f"1.{name}": tensor for name, tensor in net.state_dict().items()}, "mine.pt")
     go(tmp_path, text=OWN)
-    opened = session(tmp_path, OWN)
-    assert all(one.verdict == "consistent" for one in seals.follow(opened).seals)
-    (tmp_path / "loader.py").write_text(LOADER + "# another\n")
+    assert all(one.verdict == "consistent" for one in seals.follow(session(tmp_path, OWN)).seals)
+    torch.save({f"1.{name}": 2 * tensor for name, tensor in net.state_dict().items()}, "mine.pt")
     found = [one for one in seals.follow(session(tmp_path, OWN)).seals if one.verdict == "inconsistent"]
     assert [one.what for one in found] == ["weights mine"]
     assert "is not the file that it was made with" in found[0].detail

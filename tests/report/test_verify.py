@@ -47,13 +47,10 @@ def audited(opened: Session, images: int | None = 24, seed: int = 1, **told: obj
 
 
 def made_right(votes: Votes, at: np.ndarray) -> Votes:
-    """The votes with these images right in every draw, all sums made to agree."""
-    fields = {name: getattr(votes, name).copy() for name in ("counts", "probs", "soft", "prefix", "draw_right")}
+    """The votes with these images right in every draw."""
+    fields = {name: getattr(votes, name).copy() for name in ("counts", "probs", "soft", "prefix")}
     for i in at:
         label = votes.labels[i]
-        row = fields["draw_right"][votes.shard[i]]
-        for _ in range(votes.prefix_draws - int(fields["prefix"][i, label])):
-            row[row.argmin()] += 1
         for name in ("counts", "probs", "prefix"):
             total = fields[name][i].sum()
             fields[name][i] = 0
@@ -65,12 +62,7 @@ def made_right(votes: Votes, at: np.ndarray) -> Votes:
 def permuted(votes: Votes, order: np.ndarray) -> Votes:
     """The votes with what was said of image order[i] said of image i; labels and indices stay."""
     names = ("counts", "probs", "soft", "prefix", "settled", "linf", "claimed")
-    moved = replace(votes, **{name: getattr(votes, name)[order] for name in names})
-    right = moved.prefix[np.arange(len(order)), moved.labels].astype(int)
-    sums = np.array([right[moved.shard == shard].sum() for shard in range(len(moved.draw_right))])
-    draws = moved.prefix_draws
-    even = [[total // draws + (draw < total % draws) for draw in range(draws)] for total in sums]
-    return replace(moved, draw_right=np.array(even, np.int32))
+    return replace(votes, **{name: getattr(votes, name)[order] for name in names})
 
 
 def wrong(votes: Votes) -> np.ndarray:
@@ -95,9 +87,7 @@ def invented(votes: Votes) -> Votes:
         now, to = counts[at].argmax(1), (votes.labels[at].astype(int) + shift) % 10
         for one in (counts, probs):
             one[at, now], one[at, to] = one[at, to], one[at, now]
-    sums = [int((counts.argmax(1) == votes.labels)[votes.shard == s].sum()) for s in range(len(votes.draw_right))]
-    soft, right_ = counts.argmax(1).astype(np.uint16), np.array(sums, np.int32)[:, None]
-    return replace(votes, counts=counts, prefix=counts, probs=probs, soft=soft, draw_right=right_)
+    return replace(votes, counts=counts, prefix=counts, probs=probs, soft=counts.argmax(1).astype(np.uint16))
 
 
 def moved_draw(votes: Votes) -> Votes:

@@ -75,6 +75,22 @@ def linear_problem(n: int, seed: int) -> tuple[Linear, Tensor, Tensor]:
     return model, images, (model.values(images) > 0).long()
 
 
+class Dice(Classifier):
+    """Says class c with probability chances[c], image by image and draw by draw."""
+
+    classes = 10
+    stochastic = True
+
+    def __init__(self, chances: list[float]) -> None:
+        super().__init__()
+        self.chances = torch.tensor(chances)
+
+    def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Realisation:
+        said = torch.multinomial(self.chances, shape[0], replacement=True, generator=generator)
+        logits = nn.functional.one_hot(said, self.classes).float()
+        return lambda images, rows=None: logits if rows is None else logits[rows]
+
+
 class ConstantP(Classifier):
     """Right with probability p at every draw, whatever the image: no attack changes its expected accuracy.
 

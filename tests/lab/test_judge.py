@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from oracles import shard_of
+from oracles import Dice, shard_of
 from scipy.stats import norm
 from torch import nn
 
@@ -156,21 +156,6 @@ def test_scoring_streams_are_independent_of_every_other():
         Compute(CPU),
     )  # fmt: skip
     assert abs(votes.counts[:, 1].mean() / 64 - 0.7) < 4 * np.sqrt(0.21 / 500 / 64)
-
-
-class Dice(Classifier):
-    """Says class c with probability chances[c], image by image and draw by draw."""
-
-    classes, stochastic = 10, True
-
-    def __init__(self, chances):
-        super().__init__()
-        self.chances = torch.tensor(chances)
-
-    def realise(self, shape, generator):
-        said = torch.multinomial(self.chances, shape[0], replacement=True, generator=generator)
-        logits = nn.functional.one_hot(said, self.classes).float()
-        return lambda images, rows=None: logits if rows is None else logits[rows]
 
 
 @pytest.mark.parametrize("p", [0.7, 0.8, 0.95, 1.0])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench import UserError
 from bench.lab.attacks import Crafted, pgd, square, strong, worst
-from bench.lab.attacks.view import AttackError
+from bench.lab.attacks.view import AttackError, View
 from bench.lab.compute.passes import Compute
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier
@@ -27,13 +27,15 @@ def craft(
     compute: Compute,
     *,
     rows: Tensor | None = None,
+    claim: int = 1,
 ) -> Crafted:
     """What `attack` makes of images (n, 3, h, w) float32 in [0, 1] with labels (n,) int64.
 
     Every image is finite, in [0, 1] and within eps (+1e-6) of its original; the source is in the
     mode it was in, and `images` are as they were. AttackError where an attack of ours breaks this,
     UserError where a peer's does, or where the attack cannot be run on this source. With `rows` (an
-    audit's sample) only a PGD on those images is run, the others stay as they are.
+    audit's sample) only a PGD on those images is run, the others stay as they are. With `claim` over 1 it is the
+    vote of so many draws of a stochastic source that the attack believes.
     """
     if isinstance(attack, Clean) or source is None:
         if not isinstance(attack, Clean):
@@ -51,6 +53,9 @@ def craft(
     if not torch.equal(images, before):
         _breach(attack, "it wrote into the images it was given")
     check(attack, images, crafted)
+    if claim > 1 and source.stochastic:
+        view = View(source, images.shape, streams, compute)
+        crafted = crafted._replace(claimed=view.claims(crafted.images, labels, claim))
     return crafted
 
 

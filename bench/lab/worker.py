@@ -197,6 +197,7 @@ class Lab:
             labels,
             Streams(recipe.seed, shard, self.device),
             compute,
+            claim=recipe.claim,
         )
         tensors = {"images": made.images, "claimed": made.claimed}
         if made.iterates is not None:

@@ -189,15 +189,21 @@ def part_of_model(value: Any) -> Any:
 
 
 class Examples(Recipe):
-    """Images as an attack on `source` leaves them; clean examples have no source and seed 0."""
+    """Images as an attack on `source` leaves them; clean examples have no source and seed 0.
+
+    The attack's belief, whether its source is fooled, is of one draw (or a library's own); with `claim` draws it is
+    that of their vote.
+    """
 
     rev: ClassVar[int] = 2  # a float32 head; candidates chosen by error rate; AutoAttack's iterate on noisy sources
+    late: ClassVar[frozenset[str]] = frozenset({"claim"})
     data: Data = Data()
     source: Model | None = None
     attack: Attack = Clean()
     seed: Seed = 0
     shard: Natural = 500
     precision: Arithmetic = "float32"
+    claim: Annotated[int, Field(ge=1, le=65535)] = 1
 
     @model_validator(mode="after")
     def _source(self) -> Examples:

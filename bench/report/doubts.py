@@ -47,9 +47,9 @@ def suspicions(
     """Cells (by position) whose number should not be believed as it stands, and why.
 
     An attack that helps; a white-box attack that a transferred one beats (Pintor et al. 2022,
-    indicator 5), both by a paired test; an attack whose own belief differs from fresh draws: it believes by
-    single draws, so of a vote it is held against the expected accuracy. What an attack believes is no accuracy,
-    and is compared with none.
+    indicator 5), both by a paired test; an attack whose own belief differs from fresh draws: where it believes by
+    single draws it is held against the expected accuracy, and a vote's belief against the vote. What an attack
+    believes is no accuracy, and is compared with no clean one.
     """
     alike: dict[tuple[Recipe, ...], list[Outcomes]] = {}  # by target, data and attack
     for outcomes in dict.fromkeys(cell.outcomes for cell in cells):
@@ -57,24 +57,27 @@ def suspicions(
         alike.setdefault((outcomes.target, examples.data, examples.attack), []).append(outcomes)
     for i, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
         mine = votes[cell.outcomes]
-        if mine is None or isinstance(number, Missing) or cell.source is None or cell.number == "claimed":
+        if mine is None or isinstance(number, Missing) or cell.source is None:
             continue
+        accuracy = cell.number != "claimed"
         model, data, attack = cell.outcomes.target, cell.outcomes.examples.data, cell.outcomes.examples.attack
         for other in alike.get((model, data, Clean()), ()):
             theirs = votes[other]
-            if theirs is not None and _above(mine, theirs, cell.number):
+            if accuracy and theirs is not None and _above(mine, theirs, cell.number):
                 yield i, "suspicious: the attack raises accuracy above the clean one"
         own = cell.outcomes.examples.source
         for other in alike[model, data, attack] if own is not None and own.weights == model.weights else ():
             theirs, source = votes[other], other.examples.source
             foreign = source is not None and own is not None and source.weights != own.weights
-            if theirs is not None and foreign and _above(mine, theirs, cell.number):
+            if accuracy and theirs is not None and foreign and _above(mine, theirs, cell.number):
                 yield i, "suspicious: the transferred attack is stronger, so this white-box one is too weak"
-        claimed, fresh = believed(cell.outcomes, mine), fold(mine, "expected" if model.stochastic else "accuracy")
+        voted = cell.outcomes.examples.claim > 1
+        claimed = believed(cell.outcomes, mine)
+        fresh = fold(mine, ("vote" if voted else "expected") if model.stochastic else "accuracy")
         if not isinstance(claimed, Number) or not isinstance(fresh, Number):
             continue
         if claimed.high < fresh.low or claimed.low > fresh.high:
-            gap, each = 100 * (fresh.value - claimed.value), ", draw by draw" if model.stochastic else ""
+            gap, each = 100 * (fresh.value - claimed.value), ", draw by draw" if model.stochastic and not voted else ""
             yield i, f"the attack believed {100 * claimed.value:.2f} %; fresh draws say {gap:+.2f} points{each}"
 
 

@@ -106,8 +106,8 @@ def number_of(suite: Suite, cell: Cell, votes: Votes | None) -> Number | Missing
     if votes is None:
         return Missing("no record: not run yet, or stopped before its end")
     if cell.number == "claimed":
-        if suite.models[cell.target].rule and cell.outcomes.target.stochastic:
-            return Missing("the attack believed by single draws, which are no vote: see the model without its rule")
+        if suite.models[cell.target].rule and cell.outcomes.target.stochastic and cell.outcomes.examples.claim == 1:
+            return Missing("the attack believed by single draws, which are no vote")
         return believed(cell.outcomes, votes)
     return fold(votes, cell.number, (cell.outcomes.key,))
 

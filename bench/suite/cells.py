@@ -104,13 +104,22 @@ class Suite(NamedTuple):
                         continue
                     source = row.source or row.target
                     asked = (row.target, column.attack, source, column.data or table.data)
-                    if asked not in made:
-                        made[asked] = self.outcomes(*asked)
                     entry = self.models[row.target]
+                    voted = column.number == "claimed" and entry.rule == "vote" and source == row.target
+                    if (*asked, voted) not in made:
+                        outcomes = self.outcomes(*asked)
+                        made[*asked, voted] = _voted(outcomes, entry.samples) if voted else outcomes
                     number = entry.number if column.number == "auto" else column.number
                     paper = table.paper[i][j] if table.paper else ""
                     yield Cell(
-                        name, i, j, made[asked], number, row.target,
+                        name, i, j, made[*asked, voted], number, row.target,
                         None if isinstance(self.attacks[column.attack], Clean) else source,
                         column.attack, None if paper == "" else float(paper),
                     )  # fmt: skip
+
+
+def _voted(outcomes: Outcomes, draws: int) -> Outcomes:
+    """The outcomes where the attack believes by a vote of so many draws, as a vote's belief must be made."""
+    if outcomes.examples.source is None or not outcomes.examples.source.stochastic:
+        return outcomes
+    return outcomes.model_copy(update={"examples": outcomes.examples.model_copy(update={"claim": draws})})

@@ -50,6 +50,8 @@ def _judged(outcomes: Outcomes, number: str) -> dict[str, Any]:
     if stopping.kind == "adaptive":
         how = {"rule": stopping.rule, "stopping": "adaptive", "alpha": stopping.alpha}
         return how | ({"infinite": True} if stopping.infinite else {}) | {"samples": outcomes.draws}
+    if outcomes.examples.claim > 1:
+        return {"rule": "vote", "samples": outcomes.draws}
     return {"rule": number, "samples": outcomes.draws} if number in ("vote", "soft") else {"draws": outcomes.draws}
 
 

@@ -85,6 +85,15 @@ def test_every_attack_keeps_its_promise(attack: Attack, sigma: float) -> None:
     assert ((crafted.images - again.images).abs() > 1e-6).float().mean() < 1e-3
 
 
+def test_a_vote_is_believed_by_a_vote() -> None:
+    """Right with p = 0.7: single draws believe that 30 % are fooled, the vote of 64 that none is."""
+    images, labels = noise_images(200, side=4), torch.arange(200) % 10
+    source = ConstantP(labels, 0.7)
+    one, voted = (craft(PGD(steps=1), source, images, labels, streams(), compute(), claim=c) for c in (1, 64))
+    assert torch.equal(one.images, voted.images)
+    assert 0.2 < one.claimed.float().mean() < 0.4 and voted.claimed.float().mean() < 0.02
+
+
 def test_clean_is_the_images_and_claims_nothing() -> None:
     images, labels = noise_images(3), torch.arange(3)
     crafted = craft(Clean(), None, images, labels, streams(), compute())

@@ -189,13 +189,17 @@ def test_what_an_attack_believed_is_compared_with_no_clean_accuracy(suite, votes
         assert "raises accuracy" not in " ".join(said(view, row.cells[2]))
 
 
-def test_an_attack_believes_of_its_own_source_and_of_single_draws(suite, votes):
-    (view,) = tables(claimed_column(suite), votes.get, lambda outcomes: ABOUT)
-    assert isinstance(view.rows[0].cells[2].number, Missing)
-    assert "single draws, which are no vote" in " ".join(said(view, view.rows[0].cells[2]))
+def test_an_attack_believes_of_its_own_source_and_a_vote_by_a_vote(suite, votes):
+    asked = claimed_column(suite)
+    cells = {(cell.row, cell.column): cell for cell in asked.cells()}
+    assert cells[0, 2].outcomes.examples == cells[0, 1].outcomes.examples.model_copy(update={"claim": 32})
+    assert cells[2, 2].outcomes == cells[2, 1].outcomes, "a student has no draws"
+    (view,) = tables(asked, lambda outcomes: honest(outcomes, 0.6), lambda outcomes: ABOUT)
+    assert isinstance(view.rows[0].cells[2].number, Number)
+    soft = view.rows[1].cells[2]
+    assert isinstance(soft.number, Missing) and "single draws, which are no vote" in " ".join(said(view, soft))
     transfer = suite.tables["table3"].rows[4]
-    other = claimed_column(suite)
-    other = other._replace(tables={"table2": other.tables["table2"].model_copy(update={"rows": (transfer,)})})
+    other = asked._replace(tables={"table2": asked.tables["table2"].model_copy(update={"rows": (transfer,)})})
     (view,) = tables(other, lambda outcomes: honest(outcomes, 0.6), lambda outcomes: ABOUT)
     found = view.rows[0].cells[2].number
     assert isinstance(found, Missing) and "its own source" in found.reason
@@ -216,6 +220,11 @@ def test_one_draws_belief_is_no_bias_of_a_vote(suite, votes):
     lookup = votes | {cell.outcomes: replace(found, claimed=np.ones(n, np.int8))}
     (view,) = tables(suite, lookup.get, lambda outcomes: ABOUT, only="table2")
     assert "fresh draws say +7" in " ".join(said(view, view.rows[0].cells[1]))
+    asked = claimed_column(suite)
+    claim = next(cell for cell in asked.cells() if cell.number == "claimed" and cell.target == "smoothed-vote")
+    lookup = votes | {claim.outcomes: replace(found, claimed=np.zeros(n, np.int8))}
+    (view,) = tables(asked, lookup.get, lambda outcomes: ABOUT)
+    assert view.rows[0].cells[2].number.value == 1 and "believed" not in " ".join(said(view, view.rows[0].cells[2]))
 
 
 def test_the_precision_stands_in_the_column(suite, votes):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from bench import UserError
 from bench.lab.attacks import losses
@@ -128,9 +129,14 @@ class View:
             total += ~losses.wrong(logits, labels)
         return np.asarray((total / self.draws(draws)).cpu().numpy(), np.float64)
 
-    def claims(self, images: Tensor, labels: Tensor) -> Tensor:
-        """What an attack may believe of its images: 1 where one draw of its own is wrong, else 0; (n,) int8."""
-        return losses.wrong(self.logits(images, None, "claim"), labels).to(torch.int8)
+    def claims(self, images: Tensor, labels: Tensor, draws: int = 1) -> Tensor:
+        """What an attack may believe of its images: 1 where the vote of `draws` draws of its own is wrong, else 0;
+        (n,) int8. Ties belong to the lowest class."""
+        if draws == 1:
+            return losses.wrong(self.logits(images, None, "claim"), labels).to(torch.int8)
+        winners = (said.argmax(1) for said in self.all_logits(images, None, draws, "claim"))
+        counts = torch.stack([one_hot(winner, self.source.classes) for winner in winners]).sum(0)
+        return losses.wrong(counts, labels).to(torch.int8)
 
 
 class Found:

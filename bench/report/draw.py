@@ -193,7 +193,7 @@ def _histograms(drawing: Drawing) -> Figure:
             axis.stairs(counts, bins, fill=True, alpha=0.15, color=style["color"])
             names.setdefault(line.name, handle)
         axis.set_title(panel.title)
-        axis.set_xlabel("share of draws that agree" if drawing.kind == "agreement" else "draws used")
+        axis.set_xlabel("share of draws that agree" if drawing.kind == "agreement" else "draws until it was settled")
     axes[0].set_ylabel("images")
     if drawing.kind == "agreement":
         _legend(figure, names, title="the vote is")

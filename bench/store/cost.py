@@ -56,6 +56,17 @@ def gradients(attack: Attack) -> tuple[float, float]:
             assert_never(attack)
 
 
+def undrawn(attack: Attack) -> Attack:
+    """The attack as a source without noise meets it: one draw where all would be the same."""
+    match attack:
+        case PGD():
+            return attack.model_copy(update={"eot": 1, "selection": 1})
+        case Worst():
+            return attack.model_copy(update={"attacks": tuple(map(undrawn, attack.attacks)), "selection": 1})
+        case _:
+            return attack
+
+
 PARTS = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
@@ -132,8 +143,9 @@ def passes(recipe: Work) -> float:
         case Examples(attack=Clean()):
             return 0.0
         case Examples():
-            forward, slopes = gradients(recipe.attack)
-            if isinstance(recipe.attack, Square) and recipe.source is not None and not recipe.source.stochastic:
+            noisy = recipe.source is not None and recipe.source.stochastic
+            forward, slopes = gradients(recipe.attack if noisy else undrawn(recipe.attack))
+            if isinstance(recipe.attack, Square) and not noisy:
                 forward = float(recipe.attack.queries * recipe.attack.restarts)  # one draw, and no second look
             return images_in(recipe) * (forward + slopes * (1 + BACKWARD_TO_INPUT))
         case Outcomes():

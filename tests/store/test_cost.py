@@ -7,8 +7,8 @@ import torch
 from oracles import NoisyLinear, compute, streams
 
 from bench.lab.craft import craft
-from bench.recipes import Peer
-from bench.store.cost import STAY, gradients
+from bench.recipes import PGD, Examples, Model, Noise, Peer, Square, Trained, Worst
+from bench.store.cost import STAY, gradients, passes
 
 
 def autoattack(name: str = "standard", **arguments: object) -> Peer:
@@ -45,3 +45,12 @@ def test_what_is_announced_is_what_a_noisy_source_sees(name: str) -> None:
     attack, counted = Peer(kind="autoattack", name=name, eps="0.0001", arguments=given), compute()
     craft(attack, source, images, labels, streams(), counted)
     assert counted.backwards == len(images) * gradients(attack)[1] / STAY
+
+
+def test_draws_cost_nothing_where_all_would_be_the_same() -> None:
+    noisy = Model(weights=Trained(noise=Noise()))
+    for attack in (PGD(eot=16), Square(), Worst(attacks=(PGD(eot=16), PGD(restarts=4)))):
+        costs = [passes(Examples(source=source, attack=attack)) for source in (noisy, Model(weights=Trained()))]
+        assert costs[0] > 5 * costs[1] > 0
+    one = Examples(source=Model(weights=Trained()), attack=PGD())
+    assert passes(one) == passes(one.model_copy(update={"source": noisy}))

@@ -135,7 +135,7 @@ class Again:
             way.settle(lab, crafting, examples.source, outcomes, "crafting_precision")
         picked = None if chosen is None else torch.from_numpy(chosen).to(lab.device)
         streams = Streams(examples.seed + seed, shard, lab.device)
-        made = craft(examples.attack, source, clean, labels, streams, crafting, rows=picked)
+        made = craft(examples.attack, source, clean, labels, streams, crafting, rows=picked, claim=examples.claim)
         images = made.images if outcomes.iterate is None or made.iterates is None else made.iterates[outcomes.iterate]
         linf = (images - clean).abs().flatten(1).amax(1).cpu().numpy()
         claimed = made.claimed if outcomes.iterate is None else torch.full_like(made.claimed, -1)

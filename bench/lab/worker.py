@@ -190,15 +190,8 @@ class Lab:
             forwards, slopes = gradients(recipe.attack)
             draws = recipe.attack.gradients_a_step
             self.fitting.compile(compute, recipe.source.key, source, recipe, forwards, slopes, draws=draws)
-        made = craft(
-            recipe.attack,
-            source,
-            images,
-            labels,
-            Streams(recipe.seed, shard, self.device),
-            compute,
-            claim=recipe.claim,
-        )
+        streams = Streams(recipe.seed, shard, self.device)
+        made = craft(recipe.attack, source, images, labels, streams, compute, claim=recipe.claim)
         tensors = {"images": made.images, "claimed": made.claimed}
         if made.iterates is not None:
             tensors["iterates"] = made.iterates

@@ -189,11 +189,7 @@ def part_of_model(value: Any) -> Any:
 
 
 class Examples(Recipe):
-    """Images as an attack on `source` leaves them; clean examples have no source and seed 0.
-
-    The attack's belief, whether its source is fooled, is of one draw (or a library's own); with `claim` draws it is
-    that of their vote.
-    """
+    """Images as an attack leaves them, its belief by a vote of `claim` draws; clean ones have no source and seed 0."""
 
     rev: ClassVar[int] = 2  # a float32 head; candidates chosen by error rate; AutoAttack's iterate on noisy sources
     late: ClassVar[frozenset[str]] = frozenset({"claim"})

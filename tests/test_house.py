@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "bench").rglob("*.py"))
 TORCH = {"torch", "torchvision", "torchattacks", "pyautoattack", "robustbench", "timm", "foolbox", "safetensors"}
-FLOORS = ["recipes", "suite votes store", "lab", "run", "report", "cli api compat"]
+FLOORS = ["recipes", "suite votes store", "lab", "run", "report", "cli api", "compat"]
 """Each floor may import those before it, and of its own only itself; `bench` itself and its models stand below all."""
 TORCHED = ("bench/lab/", "bench/models/")
 ENTRIES = {
@@ -106,7 +106,8 @@ def test_the_first_floor_has_fourteen_doors_at_most():
 
 
 OVER = {
-    "bench.lab.worker": 350, "bench.run.runner": 350, "bench.suite.reader": 340, "bench.report.leaderboard": 340,
+    "bench.lab.worker": 370, "bench.recipes.work": 270,
+    "bench.run.runner": 350, "bench.suite.reader": 360, "bench.report.leaderboard": 340,
     "bench.store.records": 330, "bench.report.tables": 330, "bench.report.draw": 300,
     "bench.votes.intervals": 300,
 }  # fmt: skip

@@ -130,7 +130,7 @@ def _data(data_root: Path | None) -> Iterator[Finding]:
     root = data_root or (Path(os.environ["BENCH_DATA"]) if os.environ.get("BENCH_DATA") else None)
     for split, where in (("test", "shipped"), ("excerpt", "shipped"), ("train", str(root or "no folder given"))):
         try:
-            images = load("cifar10", split, root)  # type: ignore[arg-type]
+            images = load("cifar10", split, root)
             yield Finding(f"CIFAR-10 {split}", f"{len(images.labels):,} images, fingerprint right ({where})", "ok")
         except UserError as error:
             if split == "train" and root is None:

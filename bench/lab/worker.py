@@ -47,14 +47,16 @@ KEPT = 4  # models a worker keeps at hand
 class Lab:
     """One worker's models, images and device. `hooks` report progress and ask whether to stop.
 
-    `images` are splits that have been read already, by data set and split.
+    `images` are splits that have been read already, by `Data.source`; `held` are models that the program has in
+    memory, by the keys of their weights.
     """
 
     def __init__(
         self,
         settings: Settings,
         hooks: Hooks | None = None,
-        images: Mapping[tuple[str, str], datasets.Images] | None = None,
+        images: Mapping[tuple[str, str, str], datasets.Images] | None = None,
+        held: Mapping[str, Classifier] | None = None,
     ) -> None:
         self.settings = settings
         self.hooks = hooks or Hooks()
@@ -71,9 +73,10 @@ class Lab:
         self._reader = ThreadPoolExecutor(1)
         self._ahead: dict[tuple[str, int], Future[Crafted]] = {}
         self._last: tuple[str, int] | None = None
+        self.held = dict(held or {})
         self._models: OrderedDict[str, Classifier] = OrderedDict()
         self._described: tuple[str, dict[str, Any], Classifier] | None = None
-        self._data: OrderedDict[tuple[str, str], datasets.Images] = OrderedDict(images or {})
+        self._data: OrderedDict[tuple[str, str, str], datasets.Images] = OrderedDict(images or {})
 
     def perform(self, task: Task) -> Done:
         """Do one task; its result is in the task's folder when this returns, unless it says that it was refused."""
@@ -93,6 +96,10 @@ class Lab:
             case Trained() | Distilled() as recipe:
                 with writing(task.folder):
                     about = self.train(recipe, task.folder)
+            case Fetched() as recipe if recipe.key in self.held:
+                from bench.lab.weights.memory import describe as note
+
+                about = note(recipe, task.folder)
             case Fetched() as recipe:
                 from bench.lab.weights.fetch import describe
 
@@ -184,7 +191,7 @@ class Lab:
 
         assert recipe.source is not None
         images, labels, _ = self.shard(recipe, shard)
-        source = self.model(recipe.source)
+        source = self.model(recipe.source, recipe.data)
         self.suit(compute, recipe.precision, recipe.source, recipe.data)
         if isinstance(recipe.attack, PGD) and not recipe.attack.early_stop:  # a batch that shrinks has no one shape
             forwards, slopes = gradients(recipe.attack)
@@ -218,7 +225,7 @@ class Lab:
         if chosen is not None:
             judged = part(judged, chosen)
         streams = Streams(recipe.seed, shard, self.device)
-        target = self.model(recipe.target)
+        target = self.model(recipe.target, recipe.examples.data)
         self.suit(compute, recipe.precision, recipe.target, recipe.examples.data)
         if recipe.stopping.kind == "fixed":
             draws = recipe.draws
@@ -270,7 +277,7 @@ class Lab:
     def shard(self, recipe: Examples, shard: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
         """Images (n, 3, h, w) float32 and labels (n,) on the device, and their index in the split."""
         images = self.split(recipe.data)
-        chosen = datasets.shuffle(len(images.images), recipe.data.shuffle)[rows(recipe, shard)]
+        chosen = datasets.rows_of(recipe.data, len(images.images))[rows(recipe, shard)]
         some = images.take(chosen)
         pixels = datasets.as_tensor(some.images).to(self.device)
         return pixels, torch.from_numpy(some.labels).to(self.device), some.index
@@ -278,21 +285,20 @@ class Lab:
     def images(self, data: Data) -> datasets.Images:
         """The images of a recipe's data, in its order."""
         images = self.split(data)
-        return images.take(datasets.shuffle(len(images.images), data.shuffle)[data.start : data.stop])
+        return images.take(datasets.rows_of(data, len(images.images))[data.start : data.stop])
 
     def split(self, data: Data) -> datasets.Images:
         """All images of a recipe's split, in the data set's own order."""
-        name = (data.kind, data.split)
-        if name not in self._data:
-            self._data[name] = datasets.load(
-                data.kind, data.split, self.settings.data_root, download=self.settings.download, kept=self.store.images
+        if data.source not in self._data:
+            self._data[data.source] = datasets.of(
+                data, self.settings.data_root, download=self.settings.download, kept=self.store.images
             )
             while len(self._data) > 2:
                 self._data.popitem(last=False)
-        return self._data[name]
+        return self._data[data.source]
 
-    def model(self, model: Model) -> Classifier:
-        """The classifier of a model recipe, in eval mode, parameters frozen."""
+    def model(self, model: Model, data: Data | None = None) -> Classifier:
+        """The classifier of a model recipe, in eval mode, parameters frozen; laid out for images of `data`."""
         if model.key in self._models:
             self._models.move_to_end(model.key)
             return self._models[model.key]
@@ -304,7 +310,7 @@ class Lab:
             std = getattr(getattr(classifier, "net", None), "std", None)
             classifier = Smoothed(classifier, float(model.sigma), model.unit, std)
         classifier = classifier.to(self.device).eval().requires_grad_(False)
-        self.fitting.settle(model.key, classifier)
+        self.fitting.settle(model.key, classifier, (data or Data()).of_image)
         classifier.eval()  # in case that its first pass has switched it
         self._models[model.key] = classifier
         while len(self._models) > KEPT:
@@ -313,6 +319,8 @@ class Lab:
 
     def _weights(self, weights: Weights) -> Classifier:
         described, self._described = self._described, None
+        if weights.key in self.held:
+            return self.held[weights.key]
         match weights:
             case Fetched() as recipe:
                 from bench.lab.weights.fetch import differs, fetch

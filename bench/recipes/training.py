@@ -3,33 +3,127 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bench import nearest
 from bench.recipes.attacks import PGD
-from bench.recipes.base import Exact, Floats, Natural, Precision, Recipe, Seed, Tuple, Unit, Whole
+from bench.recipes.base import (
+    Arguments,
+    Digest,
+    Exact,
+    Floats,
+    Natural,
+    Precision,
+    Recipe,
+    Seed,
+    Tuple,
+    Unit,
+    Whole,
+)  # fmt: skip
+from bench.recipes.datasets import NAMED, OWN
+
+Named = Annotated[tuple[str, ...], Field(strict=False)]
+Shape = Annotated[tuple[Natural, Natural, Natural], Field(strict=False)]
 
 
 class Data(Recipe):
-    """Images start..stop of a fixed shuffle (by `shuffle`) of one split of a dataset."""
+    """Images start..stop of a fixed shuffle (by `shuffle`) of one split of a data set.
 
-    kind: Literal["cifar10"] = "cifar10"
-    split: Literal["test", "train", "excerpt"] = "test"
+    `order = "original"` takes them as they lie; `indices` takes those rows of the split, in the order given.
+    `kind` is a data set known by name (bench/recipes/datasets.py), or a user's own: "npz" (a file of arrays images and
+    labels), "folder" (of a folder a class) or "python" (`path` file.py:function, called with `arguments`).
+    Of these no name fixes the bytes, so `fingerprint` does: it, `size` and `shape` (channels, height, width) are found
+    when the suite is read, where they are not declared. `classes` are names for people. `mean` and `std`, one a
+    channel, are what networks trained here normalise by: a named data set has its own, others 0.5 and 0.25.
+    """
+
+    late: ClassVar[frozenset[str]] = frozenset(
+        {"order", "indices", "fingerprint", "size", "shape", "mean", "std", "arguments"}
+    )
+    aside: ClassVar[frozenset[str]] = frozenset({"path", "place", "classes"})
+
+    kind: str = "cifar10"
+    split: str = "test"
     start: Whole = 0
     stop: Natural | None = None
     shuffle: Seed = 0
+    order: Literal["shuffled", "original"] = "shuffled"
+    indices: Tuple | None = None
+    path: str = ""
+    place: str | None = None
+    fingerprint: Digest | None = None
+    size: Natural | None = None
+    shape: Shape | None = None
+    classes: Named = ()
+    mean: Floats | None = None
+    std: Floats | None = None
+    arguments: Arguments = Field(default_factory=dict)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in (*NAMED, *OWN):
+            raise ValueError(f"no data set is called {kind!r}; {nearest(kind, (*NAMED, *OWN))}")
+        return kind
 
     @model_validator(mode="after")
     def _some(self) -> Data:
+        if self.kind in NAMED and self.split not in NAMED[self.kind].splits:
+            raise ValueError(f"{self.kind} has no split {self.split!r}; {nearest(self.split, NAMED[self.kind].splits)}")
+        if self.kind in ("npz", "folder", "python") and not self.path and self.fingerprint is None:
+            raise ValueError(f"{self.kind} needs a path: of the file or folder, or file.py:function")
+        if self.kind in NAMED and (self.path or self.fingerprint or self.size or self.shape or self.arguments):
+            raise ValueError(f"{self.kind} is known by name: it takes no path, fingerprint, size, shape or arguments")
+        if (self.mean is None) != (self.std is None) or (self.std and min(self.std) <= 0):
+            raise ValueError("mean and std go together, one number a channel each, std above 0")
         if self.stop is not None and self.stop <= self.start:
             raise ValueError(f"stop = {self.stop} leaves no image after start = {self.start}")
+        if self.indices is not None and (not self.indices or len(set(self.indices)) < len(self.indices)):
+            raise ValueError("indices name some images of the split, each once")
+        if self.indices is not None and (of := self.total) is not None and max(self.indices) >= of:
+            raise ValueError(f"index {max(self.indices)} is past the {of:,} images of {self.split}, counted from 0")
         return self
 
     @property
+    def own(self) -> bool:
+        """Whether the images are the user's: nothing but the fingerprint says which they are."""
+        return self.kind in OWN
+
+    @property
+    def total(self) -> int | None:
+        """How many images the split has; None of own images that nobody has looked at."""
+        return self.size if self.own else NAMED[self.kind].splits[self.split]
+
+    @property
     def whole(self) -> int:
-        """How many images the split has."""
-        return {"test": 10_000, "train": 50_000, "excerpt": 10_000}[self.split]
+        """How many images there are before start and stop."""
+        return len(self.indices) if self.indices is not None else self.total or 0
+
+    @property
+    def of_image(self) -> tuple[int, int, int]:
+        """An image's channels, height and width; those of CIFAR-10 of own images that nobody has looked at."""
+        return self.shape or NAMED[self.kind if not self.own else "cifar10"].shape
+
+    @property
+    def scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std by channel, for networks that normalise."""
+        if self.mean is not None and self.std is not None:
+            return self.mean, self.std
+        if not self.own:
+            return NAMED[self.kind].mean, NAMED[self.kind].std
+        return (0.5,) * self.of_image[0], (0.25,) * self.of_image[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names, as far as anything gives them."""
+        return self.classes or (() if self.own else NAMED[self.kind].classes)
+
+    @property
+    def source(self) -> tuple[str, str, str]:
+        """What the split's images are kept under: kind, split, fingerprint."""
+        return self.kind, self.split, self.fingerprint or ""
 
 
 class Network(Recipe):

@@ -33,7 +33,7 @@ from bench.recipes.base import (
 from bench.recipes.defences import Over
 
 from bench.recipes.defences import Through  # isort: skip
-from bench.recipes.training import Data, Network, Noise, Training
+from bench.recipes.training import Data, Network, Noise, Shape, Training
 
 
 def _part_of_weights(value: Any) -> Any:
@@ -98,12 +98,18 @@ class Fetched(Recipe):
     user's modules that it imports and of the declared `files`; `place` is the folder that names of
     files start from. `output` picks the logits (an index or a name) where the network returns several things;
     `outputs` are the logits that stand for the data's classes, in their order, where there are more.
+
+    Of kind "memory", a network that a program held, `sha256` is over its numbers, its source and what it answers to 16
+    probes of `shape` (channels, height, width). `build` (file.py:name) makes it anew, `state` (a folder of
+    safetensors) holds its numbers, and `redraw` names its method that draws its noise: with these it can be met again.
     """
 
-    late: ClassVar[frozenset[str]] = frozenset({"defence", "files", "code", "output", "outputs"})
-    aside: ClassVar[frozenset[str]] = frozenset({"place"})
+    late: ClassVar[frozenset[str]] = frozenset({"defence", "files", "code", "output", "outputs", "shape"})
+    aside: ClassVar[frozenset[str]] = frozenset({"place", "build", "state", "redraw"})
 
-    kind: Literal["robustbench", "timm", "torchvision", "autoattack-example", "python", "huggingface", "file", "slwta"]
+    kind: Literal[
+        "robustbench", "timm", "torchvision", "autoattack-example", "python", "huggingface", "file", "slwta", "memory"
+    ]
     name: str = ""
     threat: Literal["Linf", "L2", "corruptions"] = "Linf"
     dataset: Literal["cifar10", "cifar100", "imagenet"] = "cifar10"
@@ -124,11 +130,21 @@ class Fetched(Recipe):
     output: Whole | str | None = None
     outputs: Tuple = ()
     place: str | None = None
+    shape: Shape | None = None
+    build: str = ""
+    state: str = ""
+    redraw: str = ""
 
     @model_validator(mode="after")
     def _outputs(self) -> Fetched:
         if self.outputs and len(self.outputs) != self.classes:
             raise ValueError(f"outputs names {len(self.outputs)} logits for {self.classes} classes")
+        return self
+
+    @model_validator(mode="after")
+    def _held(self) -> Fetched:
+        if self.kind == "memory" and (self.sha256 is None or self.shape is None):
+            raise ValueError("a model from memory is known by sha256 and shape")
         return self
 
 

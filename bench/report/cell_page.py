@@ -8,7 +8,6 @@ from typing import Any
 
 from bench.recipes import Clean, Outcomes
 from bench.report.doubts import believed
-from bench.report.draw import CLASSES
 from bench.report.tables import About, CellView, Lookup, TableView
 from bench.suite.cells import Suite
 from bench.suite.writer import toml
@@ -60,7 +59,7 @@ def cell_page(
         "remarks": [*said] if isinstance(number, Number) else [],
         "numbers": quantities(suite, cell, lookup) if votes is not None else [],
         "rows": images(votes, asked.number) if votes is not None else [],
-        "classes": list(CLASSES),
+        "classes": [*(outcomes.examples.data.names or map(str, range(0 if votes is None else len(votes.counts[0]))))],
         "facts": facts(outcomes, about),
         "record": f"results/records/{outcomes.key[:2]}/{outcomes.key}/votes.parquet",
         "command": command(suite, asked.table),

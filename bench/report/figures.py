@@ -143,13 +143,15 @@ def _about(title: str, panels: tuple[Panel, ...], kind: str) -> str:
 
 
 class Tile(NamedTuple):
-    """One image of a contact sheet: (3, h, w) before and after in [0, 1], its label and the prediction."""
+    """One image of a contact sheet: (c, h, w) before and after in [0, 1], its label and the prediction, and how the
+    data set names its classes."""
 
     before: NDArray[np.float32]
     after: NDArray[np.float32]
     label: int
     predicted: int
     share: float
+    names: tuple[str, ...] = ()
 
 
 def sheet(suite: Suite, name: str, lookup: Lookup, pictures: Pictures) -> list[tuple[str, list[Tile]]]:
@@ -162,7 +164,7 @@ def sheet(suite: Suite, name: str, lookup: Lookup, pictures: Pictures) -> list[t
         winner = predicted(votes, one.kind)
         share = agreement(votes, winner)
         tiles = [
-            Tile(before, after, int(votes.labels[i]), int(winner[i]), float(share[i]))
+            Tile(before, after, int(votes.labels[i]), int(winner[i]), float(share[i]), one.outcomes.examples.data.names)
             for i, (before, after) in enumerate(zip(*images, strict=True))
         ]
         source = "" if one.source == one.target else f", attacked through {label(suite, one.source)}"

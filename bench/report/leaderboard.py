@@ -280,7 +280,8 @@ def _table(board: Leaderboard, entries: Sequence[Baseline], models: Sequence[Our
 
 def _kind(cell: Cell) -> str | None:
     """Which of the three numbers a cell is, if it is white-box and at the leaderboard's eps."""
-    if cell.source not in (None, cell.target) or cell.outcomes.examples.data.split != "test":
+    data = cell.outcomes.examples.data
+    if cell.source not in (None, cell.target) or (data.kind, data.split) != ("cifar10", "test"):
         return None
     attack: Attack = cell.outcomes.examples.attack
     match attack:

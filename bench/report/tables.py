@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, assert_never
 
-from bench.recipes import PGD, Attack, Clean, Data, Examples, Model, Outcomes, Peer, Square, Strong, Worst
+from bench.recipes import PGD, Attack, Clean, Model, Outcomes, Peer, Square, Strong, Worst
 from bench.report.doubts import believed, computed_in, shy, suspicions
-from bench.store.tasks import images_in
 from bench.suite.cells import Cell, Suite
 from bench.votes.numbers import Missing, Number, fold
 from bench.votes.votes import Votes
@@ -157,9 +156,11 @@ def remarks(
     if isinstance(number, Missing):
         return [number.reason]
     data = outcomes.examples.data
-    whole = images_in(Examples(data=Data(kind=data.kind, split=data.split)))
+    whole = data.total or number.n
     if number.n < whole:
         shuffled = f"{data.start + 1} to {data.start + number.n} of a fixed shuffle"
+        if data.indices is not None or data.order == "original":
+            shuffled = "chosen by index" if data.indices is not None else shuffled.replace("a fixed shuffle", "them")
         said.append(f"a subset: {number.n:,} of the {whole:,} {data.split} images ({shuffled})")
     precisions = sorted(computed_in(outcomes, manifest) - {"float32"})
     said += [f"computed in {precision}, not float32" for precision in precisions]

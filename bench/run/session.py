@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import UserError, nearest
-from bench.recipes import Examples, Outcomes, Weights, Work
+from bench.recipes import Data, Examples, Outcomes, Weights, Work
 from bench.store.disk import write, writing
 from bench.store.machine import kind
 from bench.store.plan import Plan, describe, everything, plan
@@ -196,21 +196,32 @@ def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) ->
     declared = scales(path)
     store = Store(settings.root)
     if scale != "auto":
-        return Session(load(path, scale, limit, settings.root), store, settings, "as asked")
+        return Session(read(path, scale, limit, settings), store, settings, "as asked")
     small = next((name for name, about in declared.items() if not about.gpu), None)
     for name, about in declared.items():
         if not about.gpu:
             continue
         if kind(settings.device) == "cuda":
-            return Session(load(path, name, limit, settings.root), store, settings, "this machine has a GPU")
-        session = Session(load(path, name, limit, settings.root), store, settings, "all it needs is recorded here")
+            return Session(read(path, name, limit, settings), store, settings, "this machine has a GPU")
+        session = Session(read(path, name, limit, settings), store, settings, "all it needs is recorded here")
         if not plan([cell.outcomes for cell in session.suite.cells()], store).order:
             return session
         if small is None:
             return Session(session.suite, store, settings, "the suite declares no smaller scale")
     name = small or next(iter(declared))
     why = "no GPU here, and the full scale is not recorded" if len(declared) > 1 else "the suite's only scale"
-    return Session(load(path, name, limit, settings.root), store, settings, why)
+    return Session(read(path, name, limit, settings), store, settings, why)
+
+
+def read(path: Path, scale: str, limit: int | None, settings: Settings) -> Suite:
+    """The suite at one scale, data sets of the user's own completed by what their files say."""
+
+    def survey(data: Data, folders: Sequence[Path]) -> Data:
+        from bench.lab.images.own import survey
+
+        return survey(data, folders)
+
+    return load(path, scale, limit, settings.root, survey)
 
 
 def planned(session: Session, wanted: Sequence[Work], fresh: bool) -> Plan:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import assert_never
 
-from bench.recipes import PGD, Attack, Clean, Distilled, Examples, Fetched, Model, Network, Outcomes, Peer, Square
+from bench.recipes import PGD, Attack, Clean, Data, Distilled, Examples, Fetched, Model, Network, Outcomes, Peer, Square
 from bench.store.disk import write
 
 from bench.recipes import Strong, Trained, Work, Worst  # isort: skip
@@ -18,18 +18,18 @@ GUESS = {"cpu": 60e9, "cuda": 60e12}  # multiply-adds a second before anything w
 BACKWARD_TO_INPUT, BACKWARD = 1.1, 2.0  # in forward passes
 
 
-def multiply_adds(network: Network) -> float:
-    """Multiply-adds of one forward pass of one 32 x 32 image through a WideResNet."""
-    blocks = (network.depth - 4) // 6
-    total, size, channels = 32 * 32 * 27 * 16, 32, 16
+def multiply_adds(network: Network, image: tuple[int, int, int] = (3, 32, 32)) -> float:
+    """Multiply-adds of one forward pass of one image (channels, height, width) through a WideResNet."""
+    blocks, area = (network.depth - 4) // 6, image[1] * image[2]
+    total, channels = area * 9 * image[0] * 16, 16
     for stage, width in enumerate((16, 32, 64)):
         out = width * network.width
         for block in range(blocks):
             if block == 0 and stage:
-                size //= 2
-            total += size * size * 9 * channels * out + size * size * 9 * out * out
+                area = -(-area // 4)
+            total += area * 9 * channels * out + area * 9 * out * out
             if block == 0:
-                total += size * size * channels * out * (channels != out)
+                total += area * channels * out * (channels != out)
             channels = out
     return float(total + channels * network.classes)
 
@@ -173,16 +173,16 @@ def passes(recipe: Work) -> float:
 def work_of(recipe: Work) -> float:
     """Multiply-adds that the work costs."""
     match recipe:
-        case Examples(source=Model() as source):
+        case Examples(source=Model() as source, data=data):
             network = network_of(source)
-        case Outcomes(target=target):
+        case Outcomes(target=target, examples=Examples(data=data)):
             network = network_of(target)
         case Trained() | Distilled():
-            network = recipe.network
+            network, data = recipe.network, recipe.data
         case _:
-            network = UNKNOWN
+            network, data = UNKNOWN, Data()
     # Small layers leave a processor waiting; an addition per pass says so.
-    return passes(recipe) * (multiply_adds(network) + 2e6)
+    return passes(recipe) * (multiply_adds(network, data.of_image) + 2e6)
 
 
 class Rates:

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from pydantic import ValidationError
+
+from bench import UserError
 from bench.recipes import Data, Fetched, Peer
 from bench.suite import code
 
+Survey = Callable[[Data, Sequence[Path]], Data]
+"""Completes a data set of the user's own by what its files say; UserError where they are no images."""
 
-def placed(recipe: Any, folders: Sequence[Path]) -> tuple[Any, dict[str, str]]:
+
+def placed(recipe: Any, folders: Sequence[Path], survey: Survey | None = None) -> tuple[Any, dict[str, str]]:
     """The recipe with the place and the digest of what it names, and its mistakes by key.
 
     Names are relative to the first of `folders` that has them: the suite's own, then the run's.
     """
     match recipe:
+        case Data(own=True):
+            wrong = _outside(recipe)
+            if survey is None or wrong:
+                return recipe, wrong
+            try:
+                found = survey(recipe, folders)
+            except UserError as error:
+                return recipe, {"path": f"{error.where}: {error.what}" + (f" ({error.fix})" if error.fix else "")}
+            except ValidationError as error:  # such as an index past the images that were found
+                return recipe, {"indices": str(error.errors()[0]["msg"]).removeprefix("Value error, ")}
+            return found, _images(found)
         case Data():
             return recipe, _images(recipe)
         case Fetched() | Peer(kind="python"):
@@ -33,11 +50,12 @@ def _images(data: Data) -> dict[str, str]:
     return {}
 
 
-def _outside(recipe: Fetched | Peer) -> dict[str, str]:
+def _outside(recipe: Fetched | Peer | Data) -> dict[str, str]:
     """A suite may come from a stranger: the files that it names lie below its own folder or the run's."""
-    named = [("files", file) for file in recipe.files]
+    named = [("path", recipe.path)] if isinstance(recipe, Data) else [("files", file) for file in recipe.files]
     if isinstance(recipe, Fetched):
-        named += [("file", recipe.file or "")] + ([("name", recipe.name)] if recipe.kind == "file" else [])
+        named += [("file", recipe.file or ""), ("build", recipe.build), ("state", recipe.state)]
+        named += [("name", recipe.name)] if recipe.kind == "file" else []
     wrong = {}
     for key, file in named:
         path = PurePath(file)
@@ -52,6 +70,7 @@ def _found(recipe: Fetched | Peer, folders: Sequence[Path]) -> tuple[Fetched | P
         if recipe.files:
             return recipe, {"files": f'files belong to kind = "python", not to {recipe.kind!r}'}
         file = recipe.file or (recipe.name if recipe.kind == "file" else None)
+        file = (recipe.state or recipe.build.rpartition(":")[0]) if recipe.kind == "memory" else file
         place = next((folder for folder in folders if file and (folder / file).exists()), None)
         return (recipe if place is None else recipe.model_copy(update={"place": str(place)})), {}
     found = code.read(recipe.name, recipe.files, folders)

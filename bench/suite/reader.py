@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from bench import UserError, nearest, recipes
 from bench.recipes import Clean, Crafting, Data, Fetched, Mixture, Noise, Over, Recipe, Through, Trained
 from bench.suite.cells import Suite
-from bench.suite.files import placed
+from bench.suite.files import Survey, placed
 from bench.suite.schema import Claim, Entry, Figure, Header, Ladder, Protocol, Scale, Table
 
 LARGEST, DEEPEST, MOST_TOLD = 4 << 20, 64, 100
@@ -62,10 +62,13 @@ def scales(path: Path) -> dict[str, Scale]:
         raise UserError(f"{path}: scales", error.errors()[0]["msg"], "about is text, gpu is true or false") from None
 
 
-def load(path: Path, scale: str = "", limit: int | None = None, root: Path | None = None) -> Suite:
+def load(
+    path: Path, scale: str = "", limit: int | None = None, root: Path | None = None, survey: Survey | None = None
+) -> Suite:
     """The suite of a TOML file at one of its scales; UserError lists every mistake.
 
-    Files that it names are looked for beside it, then under `root` (the folder of the run).
+    Files that it names are looked for beside it, then under `root` (the folder of the run). `survey` completes a
+    data set of the user's own by what its files say.
     """
     text, raw = _read(path)
     declared = scales(path)
@@ -73,7 +76,7 @@ def load(path: Path, scale: str = "", limit: int | None = None, root: Path | Non
         raise UserError(str(path), f"declares no scale {scale!r}", nearest(scale, filter(None, declared)))
     patches = raw.pop("scales", {})
     patch = {name: value for name, value in patches.get(scale, {}).items() if name not in Scale.model_fields}
-    reader = Reader(path, text, _merged(raw, patch), scale if patch else "", root)
+    reader = Reader(path, text, _merged(raw, patch), scale if patch else "", root, survey=survey)
     suite = reader.suite(path.stem, declared, scale, limit)
     if reader.mistakes:
         told, more = reader.mistakes[:MOST_TOLD], len(reader.mistakes) - MOST_TOLD
@@ -109,8 +112,17 @@ def _merged(base: Any, patch: Any) -> Any:
 class Reader:
     """Resolves one raw suite, gathering mistakes instead of stopping at the first."""
 
-    def __init__(self, path: Path, text: str, raw: dict[str, Any], scale: str, root: Path | None = None) -> None:
-        self.path, self.text, self.raw, self.scale = path, text, raw, scale
+    def __init__(
+        self,
+        path: Path,
+        text: str,
+        raw: dict[str, Any],
+        scale: str,
+        root: Path | None = None,
+        *,
+        survey: Survey | None = None,
+    ) -> None:
+        self.path, self.text, self.raw, self.scale, self.survey = path, text, raw, scale, survey
         self.folders = list(dict.fromkeys(folder.resolve() for folder in (path.parent, root or Path())))
         self.mistakes: list[str] = []
         self.done: dict[tuple[str, str], Recipe | None] = {}
@@ -223,7 +235,7 @@ class Reader:
         if broken or len(self.mistakes) > before:
             return None  # said where the broken part itself stands
         try:
-            made, wrong = placed(kind(**fields), self.folders)
+            made, wrong = placed(kind(**fields), self.folders, self.survey)
             for key, what in wrong.items():
                 self.mistake((*where, key), what)
             return made

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from bench.recipes import Clean, Model, Outcomes, Recipe
+from bench.suite.cells import Suite
 
 ALWAYS = {"kind", "rule", "draws", "teacher", "weights", "other"}  # written even where they are the default
 
@@ -38,6 +39,25 @@ def toml(outcomes: Outcomes, number: str) -> str:
     return "\n".join(_lines((), suite)).strip() + "\n"
 
 
+def whole(suite: Suite) -> str:
+    """A suite of protocol, data sets, attacks, models and tables as a file whose cells have these very keys."""
+
+    def named(section: dict[str, Any]) -> dict[str, Any]:
+        return {name: _fields(one) for name, one in section.items()}
+
+    attacks = {name: attack for name, attack in suite.attacks.items() if not isinstance(attack, Clean)}
+    rooms = {
+        "protocol": _fields(suite.protocol), "datasets": named(suite.datasets), "attacks": named(attacks),
+        "models": named(suite.models), "tables": named(suite.tables),
+    }  # fmt: skip
+    return "\n".join(_lines((), rooms)).strip() + "\n"
+
+
+def section(path: tuple[str, ...], recipe: Recipe) -> str:
+    """One named part of a suite, such as [datasets.test]."""
+    return "\n".join(_lines(path, _fields(recipe))).strip() + "\n"
+
+
 def _entry(model: Model) -> dict[str, Any]:
     over = {} if model.defence is None else {"defence": _fields(model.defence)}
     return {"weights": _fields(model.weights), "sigma": str(model.sigma), "unit": model.unit} | over
@@ -60,7 +80,7 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
     found = {}
     for name, about in type(recipe).model_fields.items():
         value, usual = getattr(recipe, name), about.get_default(call_default_factory=True)
-        if name not in recipe.aside and value is not None and (name in ALWAYS or value != usual):
+        if name != "place" and value is not None and (name in ALWAYS or value != usual):
             found[name] = _entry(value) if isinstance(value, Model) else _value(value)
     return found
 

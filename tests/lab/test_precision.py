@@ -154,7 +154,7 @@ def test_a_compiled_network_computes_the_same_with_one_graph(precision):
 
     before, notes, counter = seen(), [], CompileCounterWithBackend("aot_eager")
     fitting = Fitting(CPU, False, notes.append)
-    fitting.try_compiling(Compute(CPU, precision, microbatch=8), model, net, 20, True, counter)
+    fitting.try_compiling(Compute(CPU, precision, microbatch=8), model, net, (20, 3, 32, 32), True, counter)
     after = seen()
     assert (after[0] != after[0].bfloat16().float()).any(), "no logits of 8 bits"
     for one, other in zip(before, after, strict=True):
@@ -181,7 +181,7 @@ def test_a_compiler_that_fails_is_said_and_done_without(when):
         return make_boxed_func(graph.forward)
 
     backend = broken if when == "forward" else aot_autograd(fw_compiler=whole, bw_compiler=broken)
-    Fitting(CPU, False, notes.append).try_compiling(Compute(CPU), Plain(net, 10), net, 2, True, backend)
+    Fitting(CPU, False, notes.append).try_compiling(Compute(CPU), Plain(net, 10), net, (2, 3, 32, 32), True, backend)
     assert len(notes) == 1 and "torch.compile failed" in notes[0]
     assert net.forward == plain
     torch.testing.assert_close(net(images), before)

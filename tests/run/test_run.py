@@ -329,7 +329,7 @@ def test_a_worker_begins_with_the_images_of_its_first_work(whole: Path):
     assert data is not None
     assert start.first_images([fetched]) is None
     lab = start.begin(opened.settings, Hooks(), data)
-    assert list(lab._data) == [(data.kind, data.split)]
+    assert list(lab._data) == [data.source]
     nowhere = replace(opened.settings, data_root=whole / "nowhere")
     assert not start.begin(nowhere, Hooks(), Data(split="train"))._data, "which is told when they are asked for"
 

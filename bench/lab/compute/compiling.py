@@ -68,11 +68,16 @@ def compiler() -> bool:
 
 
 def gigaflops(net: nn.Module, side: int = 32) -> float:
-    """Billions of floating-point operations of one image's forward pass."""
+    """Billions of floating-point operations of one image's forward pass, of as many channels as `net` takes."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
     device = next(net.parameters()).device
     with torch.no_grad(), counter:
-        net(torch.zeros(1, 3, side, side, device=device))
+        net(torch.zeros(1, _channels(net), side, side, device=device))
     return counter.get_total_flops() / 1e9
+
+
+def _channels(net: nn.Module) -> int:
+    first = next((layer for layer in net.modules() if isinstance(layer, nn.Conv2d)), None)
+    return 3 if first is None else first.in_channels

@@ -34,7 +34,7 @@ def widen(model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> bool:
     return True
 
 
-def restore(model: Classifier) -> None:
+def restore(model: nn.Module) -> None:
     """Undo `widen`: training keeps its arithmetic, a teacher's part in it too."""
     for module in model.modules():
         if MARK in vars(vars(module).get("forward", restore)):

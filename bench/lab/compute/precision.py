@@ -70,12 +70,14 @@ class Fitting:
     _work: dict[str, float] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
     _heads: dict[str, bool] = field(default_factory=dict)
+    _shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
-    def settle(self, key: str, model: Classifier) -> None:
-        """Lay a frozen model out in memory, and compute once what no draw changes."""
+    def settle(self, key: str, model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> None:
+        """Lay a frozen model out in memory, measured by an image of `shape`, and compute once what no draw changes."""
         self._tried.discard(key)
         self._heads.pop(key, None)
-        self._widest[key] = 0 if self.exact else laid_out(model)
+        self._shapes[key] = shape
+        self._widest[key] = 0 if self.exact else laid_out(model, shape)
         for module in model.modules():
             if isinstance(module, Noisy):
                 module.settle()
@@ -106,7 +108,7 @@ class Fitting:
     def _head(self, key: str, model: Classifier) -> bool:
         """Whether the model's logits are computed in float32 under autocast: from now on they are, if that can be."""
         if key not in self._heads:
-            self._heads[key] = head.widen(model)
+            self._heads[key] = head.widen(model, self._shapes.get(key, (3, 32, 32)))
         return self._heads[key]
 
     def _fastest(
@@ -150,14 +152,22 @@ class Fitting:
         if compiling.repays(n * slopes, 0.0, work, "cuda", compiling.compiler(), n * forwards):
             self._tried.add(key)
             shard = min(n, examples.shard)
-            self.try_compiling(compute, model, net, shard * compute.joint(model, draws, shard), slopes > 0)
+            images = (shard * compute.joint(model, draws, shard), *examples.data.of_image)
+            self.try_compiling(compute, model, net, images, slopes > 0)
 
     def try_compiling(
-        self, compute: Compute, model: Classifier, net: nn.Module, shard: int, backward: bool, backend: str = "inductor"
+        self,
+        compute: Compute,
+        model: Classifier,
+        net: nn.Module,
+        shape: tuple[int, ...],
+        backward: bool,
+        backend: str = "inductor",
     ) -> None:
-        """Compile `net` for the parts of such a shard and do one pass; where that fails all runs as it did."""
-        undo = compiling.compile_for(net, compute.part(shard), backend)
-        images = torch.full((compute.part(shard), 3, 32, 32), 0.5, device=self.device)
+        """Compile `net` for the parts of a shard of this shape and do one pass; where that fails all runs as it did."""
+        part = compute.part(shape[0])
+        undo = compiling.compile_for(net, part, backend)
+        images = torch.full((part, *shape[1:]), 0.5, device=self.device)
         own = Compute(self.device, compute.precision, compute.microbatch)
         try:
             realisation = _one_draw(model, images)

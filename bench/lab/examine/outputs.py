@@ -143,13 +143,11 @@ def encoding(case: Case) -> Finding:
     """Images in [0, 1], RGB, must be what the model understands best among the usual encodings."""
     view, n = case.view, len(case.images)
     shape = (1, -1, 1, 1)
-    mean, std = (torch.tensor(v, device=case.images.device).view(shape) for v in (CIFAR10_MEAN, CIFAR10_STD))
-    others = {
-        "0 to 255": case.images * 255,
-        "-1 to 1": case.images * 2 - 1,
-        "normalised": (case.images - mean) / std,
-        "BGR": case.images.flip(1),
-    }
+    others = {"0 to 255": case.images * 255, "-1 to 1": case.images * 2 - 1}
+    if case.images.shape[1] == 3:
+        # CIFAR-10's own: those of other natural images differ by less than matters to which encoding is understood.
+        mean, std = (torch.tensor(v, device=case.images.device).view(shape) for v in (CIFAR10_MEAN, CIFAR10_STD))
+        others |= {"normalised": (case.images - mean) / std, "BGR": case.images.flip(1)}
 
     def right(images: Tensor) -> Any:
         return (~losses.wrong(view.logits(images, None, "select", 94), case.labels)).double().cpu().numpy()

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import UserError
+from bench.recipes.datasets import CIFAR10
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = CIFAR10.classes
 TILES, SIDE = 100, 32  # a mosaic is TILES x TILES images of SIDE x SIDE pixels
 BATCHES = "cifar-10-batches-py"
-FILE_LIMIT = 64 * 2**20  # bytes; the largest file of any layout has half of that
+FILE_LIMIT = 256 * 2**20  # bytes; the largest file of any layout, CIFAR-100's training set, has 155 million
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -41,7 +42,7 @@ def find(root: Path, split: str) -> Source | None:
     batches = root if root.name == BATCHES else root / BATCHES
     if batches.is_dir():
         names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
-        return Source(str(batches), lambda: _join(_batch(batches / name) for name in names))
+        return Source(str(batches), lambda: _join(batch(batches / name) for name in names))
     mosaics = [root / name for name in (["test.webp"] if split == "test" else [f"train-{i}.webp" for i in range(5)])]
     labels = root / f"{split}-labels.npy"
     if labels.exists() or any(path.exists() for path in mosaics):
@@ -91,8 +92,8 @@ def _image(path: Path, form: str, side: int) -> Pixels:
         return np.asarray(image)
 
 
-def _batch(path: Path) -> tuple[Pixels, Labels]:
-    """A pickled batch of the original distribution: 'data' (10000, 3072) channels first, and 'labels'."""
+def batch(path: Path, name: str = "labels") -> tuple[Pixels, Labels]:
+    """A pickled batch of the original distribution: 'data' (n, 3072) channels first, and labels by `name`."""
     with _damage(path):
         raw = path.read_bytes()
         # The unpickler would set memory aside for any memo index and length a hostile file names.
@@ -100,10 +101,10 @@ def _batch(path: Path) -> tuple[Pixels, Labels]:
             raise ValueError("names a memo entry beyond its own length")
         content = _Unpickler(io.BytesIO(raw), encoding="bytes").load()
         if not isinstance(content, dict):
-            raise ValueError("is not a batch of CIFAR-10")
-        data, labels = (content.get(key.encode(), content.get(key)) for key in ("data", "labels"))
+            raise ValueError("is not a batch of CIFAR")
+        data, labels = (content.get(key.encode(), content.get(key)) for key in ("data", name))
         if not isinstance(data, _Array) or not isinstance(labels, list):
-            raise ValueError("is not a batch of CIFAR-10")
+            raise ValueError("is not a batch of CIFAR")
         pixels = np.frombuffer(data.raw, np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
         if len(pixels) != len(labels):
             raise ValueError(f"holds {len(pixels)} images and {len(labels)} labels")
@@ -142,7 +143,7 @@ def _damage(path: Path) -> Iterator[None]:
     """Whatever goes wrong while reading `path` becomes one message that names it."""
     try:
         if path.stat().st_size > FILE_LIMIT:
-            raise ValueError(f"has {path.stat().st_size:,} bytes: no file of CIFAR-10 is that large")
+            raise ValueError(f"has {path.stat().st_size:,} bytes: no file of CIFAR is that large")
         yield
     except FileNotFoundError:
         raise UserError(str(path), "the file is missing", "the other files of its layout are there") from None

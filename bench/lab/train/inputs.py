@@ -15,7 +15,7 @@ from bench.recipes import Distilled, Trained
 
 
 class Inputs(NamedTuple):
-    """images (n, h, w, 3) uint8; labels (n,) int64; targets (n, classes) float32 or None; on the CPU."""
+    """images (n, h, w, c) uint8; labels (n,) int64; targets (n, classes) float32 or None; on the CPU."""
 
     images: Tensor
     labels: Tensor
@@ -32,9 +32,11 @@ def checked(
     """The inputs as tensors; UserError, naming the recipe's key, for what does not fit the recipe."""
     name, training = f"{type(recipe).__name__} {recipe.key[:12]}", recipe.training
     pixels, answers = torch.as_tensor(images).cpu(), torch.as_tensor(labels).cpu().long()
-    if pixels.dtype != torch.uint8 or pixels.dim() != 4 or 3 not in (pixels.shape[1], pixels.shape[3]):
-        raise UserError(f"{name}: data", f"images are {pixels.dtype} {tuple(pixels.shape)}", "uint8 (n, h, w, 3)")
-    if pixels.shape[3] != 3:
+    channels = len(recipe.data.scale[0])
+    if pixels.dtype != torch.uint8 or pixels.dim() != 4 or channels not in (pixels.shape[1], pixels.shape[3]):
+        what = f"images are {pixels.dtype} {tuple(pixels.shape)}"
+        raise UserError(f"{name}: data", what, f"networks are trained on bytes: uint8 (n, h, w, {channels})")
+    if pixels.shape[3] != channels:
         pixels = pixels.permute(0, 2, 3, 1).contiguous()
     n, classes = len(pixels), recipe.network.classes
     if len(answers) != n:

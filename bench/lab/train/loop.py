@@ -228,7 +228,7 @@ class _Run:
         attack, seen = self.recipe.training.attack, float(self.total * self.recipe.training.batch)
         steps = attack.steps * attack.gradients_a_step if attack is not None and self.stepper.perturbed > 0 else 0
         halves = (self.stepper.perturbed > 0) + (self.stepper.perturbed < 1)
-        work = compiling.gigaflops(net_of(self.stepper.shown))
+        work = compiling.gigaflops(net_of(self.stepper.shown), self.batches.height)
         return compiling.repays(seen * steps, seen * halves, work, self.device.type, compiling.compiler())
 
     @property

@@ -19,15 +19,21 @@ from bench.recipes import Distilled, Trained
 def build(recipe: Trained | Distilled, state: Mapping[str, Tensor] | None = None) -> Classifier:
     """The classifier of a recipe: with the weights given, or as its training seed initialises it.
 
+    It normalises by its data's mean and std, which also say how many channels it takes; weights bring their own.
+
     On the CPU, in eval mode, parameters frozen. UserError if the weights are of another network.
     """
     streams = Streams(recipe.training.seed, 0, torch.device("cpu"))
     network = recipe.network
+    mean, std = recipe.data.scale
+    if state is not None and "net.mean" in state:
+        mean = std = (1.0,) * state["net.mean"].numel()  # of the right length: the weights hold the values
     model: Classifier
     if isinstance(recipe, Trained) and recipe.defence is not None:
         own, other = streams.generator("train", 0, 0), streams.generator("train", 0, 1)
-        return _filled(through(recipe.defence, network, own, other), recipe, state)
-    net = WideResNet(network.depth, network.width, network.classes, generator=streams.generator("train", 0, 0))
+        return _filled(through(recipe.defence, network, own, other, (mean, std)), recipe, state)
+    dice = streams.generator("train", 0, 0)
+    net = WideResNet(network.depth, network.width, network.classes, mean, std, generator=dice)
     if recipe.noise is None:
         model = Plain(net, network.classes)
     else:

@@ -10,7 +10,7 @@ from torch import nn
 from bench import UserError
 from bench.models import defences
 from bench.models.classifier import Classifier, Plain
-from bench.models.wide_resnet import WideResNet
+from bench.models.wide_resnet import CIFAR10_MEAN, CIFAR10_STD, WideResNet
 from bench.recipes import (
     CTRW,
     RNA,
@@ -31,18 +31,23 @@ from bench.recipes import (
 
 
 def through(
-    recipe: Through, network: Network, net_generator: torch.Generator, own_generator: torch.Generator
+    recipe: Through,
+    network: Network,
+    net_generator: torch.Generator,
+    own_generator: torch.Generator,
+    scale: tuple[tuple[float, ...], tuple[float, ...]] = (CIFAR10_MEAN, CIFAR10_STD),
 ) -> Classifier:
     """A new network with the defence in it; the first generator initialises the network, the second the rest.
 
-    UserError where the network cannot have it.
+    `scale` are the mean and std by channel that the network normalises by (that of SLWTA has CIFAR-10's). UserError
+    where the network cannot have it.
     """
     depth, width, classes = network.depth, network.width, network.classes
     try:
         if isinstance(recipe, SLWTA):
             units = defences.LWTAWideResNet(depth, width, classes, net_generator)
             return defences.SLWTA(units, classes, recipe.trained, recipe.judged)
-        net = WideResNet(depth, width, classes, generator=net_generator)
+        net = WideResNet(depth, width, classes, *scale, generator=net_generator)
         match recipe:
             case RNA():
                 return defences.RNA(net, classes)

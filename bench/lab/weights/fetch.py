@@ -146,6 +146,10 @@ def _adapted(recipe: Fetched, root: Path, download: bool) -> Loaded:
                 )
             found = huggingface.repository(recipe.name, revision=revision, file=recipe.file, download=download)
             return _built(recipe, found.state(), huggingface.files_of(found), found.folder.name)
+        case "memory":
+            from bench.lab.weights import memory
+
+            return memory.load(recipe, base)
         case "file":
             return _from_file(recipe, base / (recipe.file or recipe.name))
         case "slwta":
@@ -190,6 +194,8 @@ def _hashes(recipe: Fetched, loaded: Loaded) -> dict[str, str]:
     if loaded.classes != recipe.classes:
         fix = f"set classes = {loaded.classes}"
         raise UserError(name_of(recipe), f"it has {loaded.classes} classes, the suite says {recipe.classes}", fix)
+    if recipe.kind == "memory":
+        return {"identity": recipe.sha256 or ""}  # `memory.load` has checked it
     found = {path.name: sha256(path) for path in loaded.files}
     if recipe.sha256 is not None and recipe.sha256 not in found.values():
         what = f"sha256 {', '.join(found.values()) or 'of no file'} is not the {recipe.sha256} that is pinned"

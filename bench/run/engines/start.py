@@ -21,18 +21,16 @@ if TYPE_CHECKING:
 
 def begin(settings: Settings, hooks: Hooks, data: Data | None = None) -> Lab:
     """A lab for this process; the images of `data`, if they are here, are decoded while torch is loaded."""
-    images: dict[tuple[str, str], Images] = {}
+    images: dict[tuple[str, str, str], Images] = {}
 
     def read(data: Data) -> None:
         # Whatever cannot be read without a download is downloaded, or refused, when it is asked for.
         with contextlib.suppress(UserError):
-            images[data.kind, data.split] = load(
-                data.kind, data.split, settings.data_root, kept=Store(settings.root).images
-            )
+            images[data.source] = of(data, settings.data_root, kept=Store(settings.root).images)
 
     with ThreadPoolExecutor(1) as reader:
         if data is not None:
-            from bench.lab.images.load import load
+            from bench.lab.images.load import of
 
             reader.submit(read, data)
         with uncollected():

@@ -129,14 +129,34 @@ def build(attack: Peer, model: nn.Module, classes: int, device: Any, seed: int) 
                 raise UserError(f"{where}: {part}.{name}", "it has no such setting", nearest(name, PARTS[part]))
     eps = float(attack.eps)
     made = AutoAttack(model, attacks=attacks, device=device, eps=eps, norm=attack.norm, seed=seed, version=version)
-    for part in (made.apgd_targeted, made.fab):
-        part.n_target_classes = min(part.n_target_classes, classes - 1)
+    left = fit(made, classes)
+    if attack.name == "custom" and left:
+        raise UserError(f"{where}: attacks", left[0], "leave it out")
     for part, settings in given.items():
         for name, value in settings.items():
             setattr(getattr(made, part), name, value)
         if "n_iter" in settings and part.startswith("apgd"):
             _checkpoints(getattr(made, part))
     return made
+
+
+def fit(made: Any, classes: int) -> list[str]:
+    """Have a library's AutoAttack take as many targets as there are, and leave out losses that are not defined.
+
+    DLR divides by the gap to the third class, the targeted one by that to the fourth (Croce & Hein 2020, eq. 6 and 7);
+    with three classes APGD on the DLR loss stands in for APGD-T. Returns what was left out, in words.
+    """
+    for part in (made.apgd_targeted, made.fab):
+        part.n_target_classes = min(part.n_target_classes, classes - 1)
+    wanted, said = list(made.attacks_to_run), []
+    for name, least, gap in (("apgd-dlr", 3, "third"), ("apgd-t", 4, "fourth")):
+        if name in wanted and classes < least:
+            said.append(f"{name} needs {least} classes, there are {classes}: its loss divides by the gap to the {gap}")
+            stands = ["apgd-dlr"] if name == "apgd-t" and classes == 3 and "apgd-dlr" not in wanted else []
+            at = wanted.index(name)
+            wanted[at : at + 1] = stands
+    made.attacks_to_run = wanted
+    return said
 
 
 def _checkpoints(apgd: Any) -> None:

@@ -4,7 +4,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from bench.api import (
+        Number,
+        Numbers,
+        Report,
+        attack,
+        certify,
+        compare,
+        dataset,
+        diagnose,
+        evaluate,
+        judge,
+        results,
+    )  # fmt: skip
+
+__all__ = [
+    "Number", "Numbers", "Paused", "Report", "UserError", "attack", "certify", "compare", "dataset", "diagnose",
+    "evaluate", "judge", "nearest", "results",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 
@@ -38,3 +58,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 class Paused(Exception):
     """Work stopped cleanly at a point from which it can go on; the message says how far it got."""
+
+
+def __getattr__(name: str) -> Any:
+    """The Python interface, loaded when it is first asked for: `import bench` alone is quick."""
+    if name in __all__:
+        from bench import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'bench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

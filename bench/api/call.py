@@ -1,0 +1,205 @@
+"""`bench.evaluate`: a model and images in, a report out, by the same code as a suite's run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench import UserError
+from bench.api import words
+from bench.api.attacks import Norm, eps_of, norm_of, recipes_of
+from bench.api.data import eps_rows, given, read
+from bench.api.lent import lent, module_of
+from bench.api.model import ASK, Asked, asked
+from bench.api.outcome import FROZEN, Asking, named, report_of
+from bench.api.report import Report
+from bench.api.run import Bench, Place
+from bench.recipes import PGD, Clean, Crafting, Data, Fetched
+from bench.store.tasks import Settings
+from bench.suite.cells import Suite
+from bench.suite.schema import Column, Entry, Header, Protocol, Row, Scale, Table
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.lab.images.load import Images
+
+DRAWS = 32
+"""Fresh draws an image that judge a randomised model, where nothing else is said."""
+
+
+def evaluate(
+    model: Any,
+    data: Any = "cifar10",
+    *,
+    eps: Any = "8/255",
+    norm: str = "Linf",
+    attacks: Any = "standard",
+    draws: int | Literal["auto"] = "auto",
+    redraw: Callable[[torch.Generator], Any] | None = None,
+    eot: int | Literal["auto"] = "auto",
+    n: int | None = 1000,
+    seed: int = 0,
+    device: str = "auto",
+    batch: int | Literal["auto"] = "auto",
+    precision: Literal["float32", "bfloat16", "auto"] = "float32",
+    classes: int | None = None,
+    frozen: bool = True,
+    build: str = "",
+    out: Path | str | None = None,
+    data_root: Path | str | None = None,
+    progress: bool | None = None,
+) -> Report:
+    """Attack `model` on `data` and judge it on draws that no attack has seen; all numbers are shares in [0, 1].
+
+    model: an nn.Module, a function from images to logits, a `bench.models.classifier.Classifier`, or a recipe of
+    weights. It gets images (n, c, h, w) float32 in [0, 1] and returns logits (n, classes); normalisation is its own
+    business. It is judged in eval mode and given back as it was.
+    data: images and labels as a pair of arrays or tensors ((n, c, h, w) or (n, h, w, c), bytes or floats in [0, 1];
+    labels (n,) integers from 0), a Dataset or DataLoader of such, a `bench.dataset`, or a name: "cifar10",
+    "cifar10/train", "cifar100".
+    eps: how far images may be moved, in units of `norm` ("Linf", "L2", "L1"), as a number or "8/255"; a list gives a
+    security curve; a 1-D array or tensor gives the images, from the first on, one each.
+    attacks: one or several of: "standard" (what is to be reported: "strong" and "pgd20"), "strong" (the attack that
+    adapts, at most 300 gradients an image), "fgsm", "pgd20" (any number of steps,
+    of eps / 4 each), "pgd100-dlr", "square", "autoattack", a library's class such as "torchattacks.APGD", a recipe of
+    `bench.recipes`, or a function ``attack(model, images, labels, eps) -> images``. () judges clean images alone.
+    draws: fresh draws an image that judge; "auto": 32 if the model's passes differ, else one. In Python, that passes
+    differ is the declaration that the model is randomised; noise that no seed holds is refused.
+    redraw: for noise that lies in the model's state, a function that draws it anew from a torch.Generator.
+    eot: draws a gradient of the attacks named above; "auto": 20 for a randomised model.
+    n: how many images, of a fixed shuffle by `seed`; None for all.
+    device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1". batch: images at once ("auto" finds out).
+    precision: of crafting and judging; "auto" is bfloat16 where that is faster and answers alike.
+    classes: checked against the model's logits. frozen: whether a randomised model is also attacked at one held draw.
+    build: "file.py:function" that makes the model, if `report.suite()` cannot find out by itself.
+    out: a folder for records and report: the same call goes on after an interruption, and `bench audit` checks it.
+    Without it nothing is left. data_root: where named data sets lie. progress: a bar; None: on a terminal.
+
+    UserError, with what is wrong and how to mend it, for whatever does not fit. Ctrl-C: what is finished is kept, and
+    reported if at least the clean images were judged.
+    """
+    from bench.lab.compute.passes import pick_device
+
+    kind = norm_of(norm)
+    count = len(eps) if hasattr(eps, "shape") and getattr(eps, "ndim", 0) == 1 else None
+    found, target = given(data, count or n, seed=seed, ordered=count is not None), pick_device(device)
+    size = 512 if batch == "auto" else _whole("batch", batch)
+    place = Place(out)
+    root = None if data_root is None else Path(data_root)
+    settings = Settings(root=place.root, data_root=root, device=device, microbatch=size)
+    with closing(place), lent(module_of(model), target) as learning:
+        data_, images = read(found.data, found.images, settings)
+        who = _ask(model, images, target, draws=draws, redraw=redraw, classes=classes, build=build)
+        if images.labels.max() >= _classes(who, images):
+            what = f"labels reach {images.labels.max()}, and the model has {_classes(who, images)} classes"
+            raise UserError("data", what, "labels count from 0; give the data of this model's classes")
+        if not data_.names or data_.names == tuple(map(str, range(len(data_.names)))):
+            images = images._replace(classes=tuple(map(str, range(_classes(who, images)))))
+            data_ = data_.model_copy(update={"classes": images.classes}) if data_.own else data_
+        asking = _asking(attacks, eps, kind, who, data_, eot=eot, draws=draws, frozen=frozen)
+        suite = suite_of(who, data_, asking, Protocol(seed=seed, precision=precision))
+        held = {who.model.weights.key: who.classifier} if who.classifier is not None else {}
+        bench = Bench(suite, place, settings, {data_.source: images}, held)
+        stopped = _made(bench, suite, progress)
+        notes = (*who.notes, *(("it was in training mode: judged in eval mode",) if learning else ()), *stopped)
+        report = report_of(bench, who, suite, asking, notes, images=images if found.images is not None else None)
+        if out is not None:
+            report.save(out)
+    return report
+
+
+def _ask(model: Any, images: Images, device: Any, **asked_: Any) -> Asked:
+    from bench.lab.images.load import as_tensor
+
+    return asked(model, as_tensor(images.images[:ASK]).to(device), **asked_)
+
+
+def _classes(who: Asked, images: Images) -> int:
+    weights = who.model.weights
+    if who.classifier is not None:
+        return who.classifier.classes
+    return weights.classes if isinstance(weights, Fetched) else weights.network.classes
+
+
+def _asking(
+    attacks: Any,
+    eps: Any,
+    norm: Norm,
+    who: Asked,
+    data: Data,
+    *,
+    eot: Any,
+    draws: Any,
+    frozen: bool,
+) -> Asking:
+    """The attacks by the names that they have in the report, each with the images that it is for (None: all)."""
+    stochastic, total = who.model.stochastic, data.whole
+    made: dict[str, tuple[Crafting, tuple[int, ...] | None]] = {}
+    each = eps_rows(eps, (data.stop or total) - data.start)
+    if each is not None and data.start:
+        raise UserError("eps", "an eps an image goes with all images of the data", "leave start out")
+    several = [eps_of(one) for one in (eps if isinstance(eps, list | tuple) else [eps])] if each is None else [*each]
+    if not several:
+        raise UserError("eps", "an empty list", 'write 8/255, "8/255" or a list of such')
+    judged = (DRAWS if stochastic else 1) if draws == "auto" or not stochastic else _whole("draws", draws)
+    for one in several:
+        rows = None if each is None else each[one]
+        found = recipes_of(attacks, one, norm, stochastic, eot if eot == "auto" else _whole("eot", eot))
+        for name, recipe in found.items():
+            many = len(several) > 1
+            made[f"{name}@{words.eps_text(one, norm)}" if many else name] = recipe, rows
+    return Asking(made, norm, judged, frozen and stochastic)
+
+
+def suite_of(who: Asked, data: Data, asking: Asking, protocol: Protocol) -> Suite:
+    """The suite of one table with a row: the model clean and under each attack; another where it is frozen."""
+    name, datasets = who.name, {"test": data}
+    attacks: dict[str, Any] = {"clean": Clean()}
+    columns = [Column(attack="clean")]
+    for label, (recipe, rows) in asking.attacks.items():
+        where = "test"
+        if rows is not None:
+            where = f"images of {label.rpartition('@')[2].replace('/', ' of ')}" if "@" in label else "test"
+            datasets[where] = data.model_copy(update={"indices": rows})
+        attacks[named(label)] = recipe
+        columns.append(Column(attack=named(label), label=label, data=None if where == "test" else where))
+    models = {name: Entry(weights=who.model.weights, sigma=who.model.sigma, unit=who.model.unit, draws=asking.draws)}
+    tables = {"report": Table(rows=(Row(target=name),), columns=tuple(columns))}
+    if asking.frozen and (still := frozen_of(asking)):
+        attacks |= still
+        tables["frozen"] = Table(rows=(Row(target=name),), columns=tuple(Column(attack=label) for label in still))
+    return Suite(
+        name="report", path=Path("report.toml"), scale="", scales={"": Scale()}, header=Header(), protocol=protocol,
+        attacks=attacks, datasets=datasets, weights={}, models=models, tables=tables, figures={}, claims=(),
+        ladders={}, limit=None, text="",
+    )  # fmt: skip
+
+
+def frozen_of(asking: Asking) -> dict[str, PGD]:
+    """The same PGDs on one held draw, by their names in the suite."""
+    return {
+        f"{named(label)}{FROZEN}": one.model_copy(update={"draw": "frozen"})
+        for label, (one, rows) in asking.attacks.items()
+        if isinstance(one, PGD) and rows is None and one.draw == "moving"
+    }
+
+
+def _made(bench: Bench, suite: Suite, progress: bool | None) -> tuple[str, ...]:
+    """Make every cell; what was finished when somebody interrupted it stays. Returns what must be said of that."""
+    wanted = list(dict.fromkeys(cell.outcomes for cell in suite.cells()))
+    try:
+        bench.make(wanted, progress)
+    except KeyboardInterrupt:
+        if bench.session.votes(wanted[0]) is None:
+            raise
+        return ("interrupted: only what was finished by then is reported",)
+    return ()
+
+
+def _whole(where: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(where, f"{value!r} is not a whole number from 1 on", f'give one, or {where}="auto"')
+    return value

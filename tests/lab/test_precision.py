@@ -1,5 +1,7 @@
 """`precision = "auto"`: one key everywhere, the faster arithmetic where it answers alike, and records that say so."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -258,6 +260,20 @@ def test_only_the_last_layer_is_computed_in_float32():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     restore(model)
     assert "forward" not in vars(net.fc) and before.keys() == model.state_dict().keys()
+
+
+def test_a_copy_computes_with_its_own_last_layer():
+    model, images = near_tie()
+    assert widen(model)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.net[3].weight.zero_()
+        other.net[3].bias.copy_(torch.arange(10.0))
+    low = Compute(CPU, "bfloat16")
+    assert (low.logits(other.realise(images.shape), images) == torch.arange(10.0)).all()
+    assert (low.logits(model.realise(images.shape), images).argmax(1) == 7).all()
+    restore(other)
+    assert "forward" not in vars(other.net[3]) and "forward" in vars(model.net[3])
 
 
 def test_a_network_that_ends_in_something_else_is_said_and_is_float32_where_it_may_be():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from types import MethodType
 
 import torch
 from torch import Tensor, nn
@@ -11,34 +11,37 @@ from torch import Tensor, nn
 from bench.models.classifier import Classifier
 
 LAYERS = (nn.Linear, nn.Conv2d)
-MARK = "float32_head"
 
 
 def widen(model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> bool:
     """Have the layer that puts out the model's logits computed in its weights' own precision, whatever autocast says.
 
     It is found by one image of `shape`: the last linear layer or convolution that is called, if it puts out as many
-    numbers as there are classes. False where there is none, as in a network that ends in something else.
+    numbers as there are classes. False where there is none, as in a network that ends in something else, and where
+    somebody has put a forward pass of their own into it.
     """
     layer = _last(model, shape)
-    if layer is None or MARK in vars(layer.forward):
-        return layer is not None
-    plain: Callable[[Tensor], Tensor] = layer.forward
-
-    def forward(features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            return plain(features.to(layer.weight.dtype))
-
-    setattr(forward, MARK, True)
-    vars(layer)["forward"] = forward
+    own = {} if layer is None else vars(layer)
+    if layer is None or ("forward" in own and not _ours(own["forward"])):
+        return False
+    own["forward"] = MethodType(_wide, layer)  # a method, so that a copy of the network has one of its own layer
     return True
 
 
 def restore(model: nn.Module) -> None:
     """Undo `widen`: training keeps its arithmetic, a teacher's part in it too."""
     for module in model.modules():
-        if MARK in vars(vars(module).get("forward", restore)):
+        if _ours(vars(module).get("forward")):
             del vars(module)["forward"]
+
+
+def _wide(layer: nn.Linear | nn.Conv2d, features: Tensor) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return type(layer).forward(layer, features.to(layer.weight.dtype))  # type: ignore[arg-type]
+
+
+def _ours(forward: object) -> bool:
+    return getattr(forward, "__func__", None) is _wide
 
 
 def _last(model: Classifier, shape: tuple[int, int, int]) -> nn.Linear | nn.Conv2d | None:

@@ -23,6 +23,7 @@ from bench.store.tasks import Settings
 from bench.suite.cells import Suite
 from bench.suite.figures import needed
 from bench.suite.reader import load, scales
+from bench.suite.shipped import at_hand
 from bench.votes.votes import Votes, from_parquet
 
 FINDING = ("check", "figure", "verdict", "advice")
@@ -193,6 +194,7 @@ def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) ->
     """
     if limit is not None and limit < 1:
         raise UserError("--limit", f"{limit} images cannot be judged", "give a number from 1 on")
+    path = at_hand(path)
     declared = scales(path)
     store = Store(settings.root)
     if scale != "auto":

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench import UserError
-from bench.lab.images.load import CLASSES, KNOWN, SHIPPED, Images, as_tensor, fingerprint, load, shuffle
+from bench.lab.images.load import CLASSES, SHIPPED, Images, as_tensor, fingerprint, load, shuffle
+from bench.recipes.datasets import CIFAR10
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +62,15 @@ def test_shipped_test_set(test_set: Images) -> None:
     assert test_set.labels.dtype == np.int64 and test_set.labels[:2].tolist() == [3, 8]
     assert np.bincount(test_set.labels).tolist() == [1000] * 10
     assert test_set.index.tolist() == list(range(10_000))
-    assert test_set.classes[3] == "cat" and test_set.fingerprint == KNOWN["test"][0]
+    assert test_set.classes[3] == "cat" and test_set.fingerprint == CIFAR10.fingerprints["test"].images
 
 
 def test_excerpt_is_in_the_order_of_its_digests() -> None:
     excerpt = load(split="excerpt", root=Path("nowhere"))
     digests = [hashlib.sha256(image.tobytes()).digest() for image in excerpt.images]
     assert digests == sorted(digests) and len(set(digests)) == 10_000
-    assert hashlib.sha256(b"".join(digests)).hexdigest() == excerpt.fingerprint == KNOWN["excerpt"][0]
+    known = CIFAR10.fingerprints["excerpt"].images
+    assert hashlib.sha256(b"".join(digests)).hexdigest() == excerpt.fingerprint == known
     stored = np.load(SHIPPED / "train-excerpt-labels.npy")
     assert np.bincount(stored).tolist() == np.bincount(excerpt.labels).tolist()
 

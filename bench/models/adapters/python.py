@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bench.models.adapters.checkpoint import Loaded
 from bench.models.adapters.randomised import seeded
 
+OURS = __name__.partition(".")[0]
 DIGEST = "__digest_of_source__"
 
 
@@ -74,7 +75,7 @@ def find(name: str, root: Path, modules: Mapping[str, Path] | None = None) -> tu
     if not where or not attribute:
         raise ValueError(f"{name!r} names no function. Write package.module:function or path/to/file.py:function.")
     tag = _forget(modules or {})
-    with on_path(folders(name, root)), _no_bytecode(), seeded(0):
+    with on_path(folders(name, root)), _ours_aside(modules or {}), _no_bytecode(), seeded(0):
         if where.endswith(".py"):
             path = root / where
             if not path.is_file():
@@ -88,7 +89,7 @@ def find(name: str, root: Path, modules: Mapping[str, Path] | None = None) -> tu
                     raise  # the user's module imports something that is not there
                 raise ImportError(f"Module {where}, which {name} names, cannot be imported: {error}.") from None
     for asked in modules or {}:
-        if asked in sys.modules:
+        if asked in sys.modules and asked.partition(".")[0] != OURS:
             setattr(sys.modules[asked], DIGEST, tag)
     if not hasattr(module, attribute):
         raise ValueError(f"{where} has no function {attribute}.")
@@ -203,6 +204,26 @@ def _from_file(path: Path, tag: str) -> ModuleType:
     return module
 
 
+@contextlib.contextmanager
+def _ours_aside(modules: Mapping[str, Path]) -> Iterator[None]:
+    """Where a user's code has a module `bench` of its own, that name is theirs while it is imported, then ours again.
+
+    What they import later, inside a function, is the harness's.
+    """
+    if OURS not in modules:
+        yield
+        return
+    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == OURS}
+    for name in ours:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == OURS]:
+            del sys.modules[name]
+        sys.modules.update(ours)
+
+
 def _forget(modules: Mapping[str, Path]) -> str:
     """Drop modules of these names that are other files, or these as they were before one of them was edited.
 
@@ -212,6 +233,8 @@ def _forget(modules: Mapping[str, Path]) -> str:
     digests = [f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for name, file in sorted(modules.items())]
     tag = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     for name, file in modules.items():
+        if name.partition(".")[0] == OURS:
+            continue
         loaded = sys.modules.get(name)
         there = getattr(loaded, "__file__", None)
         other = there is None or Path(there).resolve() != file

@@ -13,7 +13,8 @@ import numpy as np
 
 from bench.recipes import Work
 from bench.report.publication import NAME
-from bench.store.records import Store, checked, seal_of
+from bench.store.records import Store
+from bench.store.sealed import checked, seal_of
 from bench.votes.votes import Votes, check, from_parquet, to_parquet
 
 

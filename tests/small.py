@@ -14,7 +14,8 @@ from rich.console import Console
 from bench.cli.progress import Display
 from bench.report.publish import publish
 from bench.run.engines.local import Here
-from bench.run.runner import Counts, Engine, run
+from bench.run.job import Counts, Engine
+from bench.run.runner import run
 from bench.run.session import Session, open_suite, planned
 from bench.store.cost import Rates
 from bench.store.tasks import Done, Hooks, Settings, Task

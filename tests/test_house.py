@@ -107,8 +107,8 @@ def test_the_first_floor_has_fourteen_doors_at_most():
 
 OVER = {
     "bench.lab.worker": 370, "bench.recipes.work": 270,
-    "bench.run.runner": 350, "bench.suite.reader": 360, "bench.report.leaderboard": 340,
-    "bench.store.records": 330, "bench.report.tables": 330, "bench.report.draw": 300,
+    "bench.suite.reader": 360, "bench.report.leaderboard": 340,
+    "bench.report.tables": 330, "bench.report.draw": 300,
     "bench.votes.intervals": 300,
 }  # fmt: skip
 

@@ -106,7 +106,7 @@ def execute(
     session: Any, wanted: Any, fresh: bool, quiet: bool, engine: str, workers: int, *, address: str | None
 ) -> Any:
     """Plan, say what is missing, make it; the counts of what was done."""
-    from bench.run.runner import Counts
+    from bench.run.job import Counts
     from bench.run.session import planned
     from bench.run.strangers import changed, former, pace
     from bench.store.cost import Rates

@@ -37,7 +37,8 @@ from bench.recipes.base import Arithmetic
 from bench.store.cost import gradients
 from bench.store.disk import write_part, writing
 from bench.store.machine import arithmetic, processor
-from bench.store.records import Damaged, Store
+from bench.store.records import Store
+from bench.store.sealed import Damaged
 from bench.store.tasks import Done, Hooks, Settings, Task, rows, shards
 from bench.votes.votes import Votes, from_parquet, to_parquet
 

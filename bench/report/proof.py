@@ -20,7 +20,7 @@ from bench.report.seals import Seal
 from bench.report.unchanged import program
 from bench.run.ladder import ladders
 from bench.run.session import Session
-from bench.store.records import Damaged, opened
+from bench.store.sealed import Damaged, opened
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.report.unchanged import program
 from bench.run.session import Session
 from bench.store.disk import write
-from bench.store.records import FORMAT, Damaged, checked, opened
+from bench.store.sealed import FORMAT, Damaged, checked, opened
 
 NAME = "published.json"
 FREE = ("diagnosis",)  # folders whose files other verbs write, later

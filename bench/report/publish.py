@@ -14,7 +14,7 @@ from bench.report.claims import claims
 from bench.report.listing import short
 from bench.report.render import render
 from bench.report.tables import TableView, tables
-from bench.run.runner import Counts
+from bench.run.job import Counts
 from bench.run.session import Session
 from bench.store.disk import write
 from bench.store.machine import here

@@ -14,7 +14,7 @@ from bench import UserError
 from bench.recipes import Distilled, Examples, Fetched, Outcomes, Trained, Work, inputs, parse
 from bench.report.contradictions import contradiction
 from bench.run.session import Session
-from bench.store.records import Damaged, Record, whole
+from bench.store.sealed import Damaged, Record, whole
 from bench.votes.votes import from_parquet
 
 Verdict = Literal["consistent", "inconsistent", "cannot be checked here"]

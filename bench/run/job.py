@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from bench import Refused
 from bench.recipes import Examples, Outcomes, Work
-from bench.store.disk import read_part, write
-from bench.store.tasks import Done, shards
+from bench.store.disk import now, read_part, write
+from bench.store.tasks import Done, Task, images_in, rows, shards
 
 
 class Job(NamedTuple):
@@ -76,3 +77,73 @@ def together(errors: list[Refused]) -> Refused:
     if not more:
         return first
     return Refused(first.where, "\n".join([first.what, f"  fix: {first.fix or 'see above'}", *more]))
+
+
+def share_of(recipe: Work, shard: int | None) -> float:
+    """The share of a recipe's work that one of its tasks is."""
+    if shard is None or not isinstance(recipe, Examples | Outcomes):
+        return 1.0
+    part = rows(recipe, shard)
+    return float(part.stop - part.start) / max(1, images_in(recipe))
+
+
+def commit_of(root: Path) -> str:
+    """The commit of the checkout the run is made in, "+" if it was changed; "unknown" outside one."""
+    ask: Callable[..., Any] = lambda *words: subprocess.run(  # noqa: E731
+        ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, env=dict(os.environ)
+    )
+    try:
+        head, changed = ask("rev-parse", "--short=12", "HEAD"), ask("status", "--porcelain", "-uno", "--", "*.py")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    if head.returncode:
+        return "unknown"
+    return str(head.stdout.strip()) + ("+" if changed.stdout.strip() else "")
+
+
+class Engine(Protocol):
+    """Where tasks run. `slots` tasks may be under way at once."""
+
+    slots: int
+
+    def submit(self, task: Task) -> None: ...
+
+    def wait(self) -> Done:
+        """The next finished task; raises what the task raised."""
+
+
+class Events(Protocol):
+    """Who is told how the run goes, and who may ask it to stop."""
+
+    def doing(self, task: Task) -> None: ...
+
+    def done(self, task: Task, share: float) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+    def should_stop(self) -> bool: ...
+
+
+class Counts(NamedTuple):
+    """What a run did: records made, tasks done, and shards that an earlier run had left ready."""
+
+    records: int
+    tasks: int
+    reused: int
+
+
+def provenance(job: Job, commit: str) -> dict[str, Any]:
+    """What a record's manifest says of how it was made, over all its tasks."""
+    about: dict[str, Any] = {}
+    for done in job.about:
+        for name, value in done.provenance.items():
+            adds = name in ("forward_passes", "backward_passes") and isinstance(value, int)
+            about[name] = about.get(name, 0) + value if adds else value
+    for name, said in job.makers.items():
+        about[name] = ", ".join(sorted(said))
+    return about | {
+        "made": now(),
+        "seconds": round(sum(done.seconds for done in job.about), 2),
+        "commit": commit,
+        "parts_from_an_earlier_run": len(shards(job.recipe) or [None]) - len(job.about),
+    }

@@ -3,54 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
 from bench import Paused, Refused, UserError
-from bench.recipes import Examples, Outcomes, Work, inputs
-from bench.run.job import Job, Lost, gather, release, together
+from bench.recipes import Work, inputs
+from bench.run.job import Counts, Engine, Events, Job, Lost, commit_of, gather, provenance, release, share_of, together
 from bench.store.cost import Rates
-from bench.store.disk import claim, now, read_part, writing
+from bench.store.disk import claim, read_part, writing
 from bench.store.plan import Plan, plan
 from bench.store.records import Store
-from bench.store.tasks import Done, Settings, Task, images_in, rows, shards
-
-
-class Engine(Protocol):
-    """Where tasks run. `slots` tasks may be under way at once."""
-
-    slots: int
-
-    def submit(self, task: Task) -> None: ...
-
-    def wait(self) -> Done:
-        """The next finished task; raises what the task raised."""
-
-
-class Events(Protocol):
-    """Who is told how the run goes, and who may ask it to stop."""
-
-    def doing(self, task: Task) -> None: ...
-
-    def done(self, task: Task, share: float) -> None: ...
-
-    def note(self, message: str) -> None: ...
-
-    def should_stop(self) -> bool: ...
-
-
-class Counts(NamedTuple):
-    """What a run did: records made, tasks done, and shards that an earlier run had left ready."""
-
-    records: int
-    tasks: int
-    reused: int
+from bench.store.tasks import Done, Settings, Task, shards
 
 
 def run(plan: Plan, settings: Settings, store: Store, engine: Engine, events: Events, rates: Rates) -> Counts:
@@ -266,7 +230,7 @@ class Runner:
         if job.recipe.key in self.fresh:
             self.store.discard(self.store.place(job.recipe))
         try:
-            self.store.seal(job.recipe, lambda folder: gather(job, folder), job.made_from, self.provenance(job))
+            self.store.seal(job.recipe, lambda folder: gather(job, folder), job.made_from, provenance(job, self.commit))
         except Lost:
             if job.recipe.key in self.fresh or self.store.find(job.recipe) is None:
                 lost = [shard for shard in shards(job.recipe) if read_part(job.folder / f"{shard:05d}") is None]
@@ -277,40 +241,3 @@ class Runner:
         release(self.jobs.pop(job.recipe.key))
         self.records += 1
         self.made(job.recipe)
-
-    def provenance(self, job: Job) -> dict[str, Any]:
-        about: dict[str, Any] = {}
-        for done in job.about:
-            for name, value in done.provenance.items():
-                adds = name in ("forward_passes", "backward_passes") and isinstance(value, int)
-                about[name] = about.get(name, 0) + value if adds else value
-        for name, said in job.makers.items():
-            about[name] = ", ".join(sorted(said))
-        return about | {
-            "made": now(),
-            "seconds": round(sum(done.seconds for done in job.about), 2),
-            "commit": self.commit,
-            "parts_from_an_earlier_run": len(shards(job.recipe) or [None]) - len(job.about),
-        }
-
-
-def share_of(recipe: Work, shard: int | None) -> float:
-    """The share of a recipe's work that one of its tasks is."""
-    if shard is None or not isinstance(recipe, Examples | Outcomes):
-        return 1.0
-    part = rows(recipe, shard)
-    return float(part.stop - part.start) / max(1, images_in(recipe))
-
-
-def commit_of(root: Path) -> str:
-    """The commit of the checkout the run is made in, "+" if it was changed; "unknown" outside one."""
-    ask: Callable[..., Any] = lambda *words: subprocess.run(  # noqa: E731
-        ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, env=dict(os.environ)
-    )
-    try:
-        head, changed = ask("rev-parse", "--short=12", "HEAD"), ask("status", "--porcelain", "-uno", "--", "*.py")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    if head.returncode:
-        return "unknown"
-    return str(head.stdout.strip()) + ("+" if changed.stdout.strip() else "")

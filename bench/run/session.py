@@ -18,7 +18,8 @@ from bench.recipes import Data, Examples, Outcomes, Weights, Work
 from bench.store.disk import write, writing
 from bench.store.machine import kind
 from bench.store.plan import Plan, describe, everything, plan
-from bench.store.records import Damaged, Record, Store
+from bench.store.records import Store
+from bench.store.sealed import Damaged, Record
 from bench.store.tasks import Settings
 from bench.suite.cells import Suite
 from bench.suite.figures import needed

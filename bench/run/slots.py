@@ -10,7 +10,7 @@ from bench.recipes import Distilled, Trained, Work
 from bench.run.session import Session, planned
 from bench.store.cost import Rates
 from bench.store.disk import writing
-from bench.store.records import Damaged, Record, whole
+from bench.store.sealed import Damaged, Record, whole
 
 
 class Step(NamedTuple):

@@ -13,7 +13,7 @@ from bench.recipes import Distilled, Examples, Fetched, Model, Outcomes, Peer, T
 from bench.run.session import Session
 from bench.store.cost import Rates
 from bench.store.plan import everything
-from bench.store.records import Damaged
+from bench.store.sealed import Damaged
 from bench.suite.code import sha256
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from bench import UserError
 from bench.recipes import Clean, Examples, Fetched, Outcomes, Recipe, Work, inputs
-from bench.store.records import Record, Stale, Store
+from bench.store.records import Stale, Store
+from bench.store.sealed import Record
 
 
 class Plan(NamedTuple):

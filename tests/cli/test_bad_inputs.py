@@ -23,6 +23,7 @@ from bench.lab.images.load import SHIPPED
 from bench.recipes import Network, Trained
 from bench.store import records
 from bench.store.records import Store
+from bench.store.sealed import checked
 from bench.suite.reader import load
 from bench.votes.votes import to_parquet
 
@@ -202,7 +203,7 @@ def flipped_record(root: Path) -> None:
 def changed(path: Path, **changes: Any) -> None:
     body = {**json.loads(path.read_text()), **changes}
     del body["check"]
-    path.write_bytes(records.checked(body))
+    path.write_bytes(checked(body))
 
 
 def later_record(root: Path) -> None:

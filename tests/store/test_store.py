@@ -33,7 +33,8 @@ from bench import UserError
 from bench.recipes import PGD, Data, Examples, Model, Network, Outcomes, Trained, Training, Work
 from bench.store import records as stores
 from bench.store.disk import claim, read_part, write, write_part
-from bench.store.records import Damaged, Store, load
+from bench.store.records import Store
+from bench.store.sealed import Damaged, load
 from bench.votes.votes import check, concatenate, from_parquet, to_parquet
 
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ images and keeps what raises the true error of the untouched model over selectio
 never truth, as long as only `judge` decides.
 """
 
-from bench.lab.attacks.adapt.ball import Ball
 from bench.lab.attacks.adapt.kinds import Choice, Kind
 from bench.lab.attacks.adapt.outcome import Adapted, Budget, Kept, Trial
 from bench.lab.attacks.adapt.search import named, search
 from bench.lab.attacks.adapt.surrogate import Surrogate
+from bench.lab.attacks.ball import Ball
 
 __all__ = ["Adapted", "Ball", "Budget", "Choice", "Kept", "Kind", "Surrogate", "Trial", "named", "search"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.lab.attacks.adapt import copies
-from bench.lab.attacks.adapt.ball import Ball
+from bench.lab.attacks.ball import Ball
 from bench.lab.streams import Streams
 from bench.models.adapters.randomised import GlobalRandom, seeded
 from bench.models.classifier import Classifier, Plain, Realisation

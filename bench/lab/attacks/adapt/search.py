@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from bench.lab.attacks import losses
 from bench.lab.attacks.adapt import copies, judged
-from bench.lab.attacks.adapt.ball import Ball
 from bench.lab.attacks.adapt.copies import ViewError
 from bench.lab.attacks.adapt.kinds import EVERYTHING, NOTHING, WORDS, Choice, Kind
 from bench.lab.attacks.adapt.outcome import Adapted, Budget, Kept, Trial
 from bench.lab.attacks.adapt.surrogate import Surrogate, look
 from bench.lab.attacks.adapt.uses import Uses
+from bench.lab.attacks.ball import Ball
 from bench.lab.attacks.view import View
 from bench.lab.compute.passes import Compute
 from bench.lab.streams import Streams
@@ -29,6 +29,8 @@ LEAST = 0.1
 ENOUGH = 0.02
 """Accuracy at which a view leaves nothing to look for."""
 SIGNIFICANT = 0.01
+STEP = 0.25
+"""One step, as a share of eps."""
 CAUTIOUS = 4
 """Draws a step with which the model's own gradient must be tried before its noise is said to hide it."""
 
@@ -151,7 +153,8 @@ class _Search:
             for _, slope, _ in seen.gradients(losses.margin, here, self.labels, None, draws, "grad", 60, step):
                 total += slope
                 self.spent += len(here)
-            here = self.ball.ascend(here, total, self.images, 0.25)
+            slope = torch.nan_to_num(total, nan=0.0, posinf=0.0, neginf=0.0)
+            here = self.ball.project(here + STEP * self.ball.eps * self.ball.along(slope), self.images)
         return here
 
     def _right(self, images: Tensor) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ of the network, or nearly. What each hides is said in its docstring; the first e
 
 from __future__ import annotations
 
-import copy
 import io
 import math
 import random
@@ -281,10 +280,9 @@ class Borrowed(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
-        self.other = copy.deepcopy(net)
+        self.other = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(192, 10))
         dice = torch.Generator().manual_seed(5)
-        for parameter in self.other.parameters():
-            parameter.data += 0.3 * parameter.std(correction=0) * torch.randn(parameter.shape, generator=dice)
+        self.other[2].weight.data = torch.randn(10, 192, generator=dice)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():

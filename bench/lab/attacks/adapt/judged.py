@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bench.lab.attacks.adapt import copies
 from bench.lab.attacks.ball import Ball
+from bench.lab.compute.passes import Compute
 from bench.lab.streams import Streams
 from bench.models.adapters.randomised import GlobalRandom, seeded
 from bench.models.classifier import Classifier, Plain, Realisation
@@ -34,16 +35,16 @@ class Fresh(Classifier):
         return realisation
 
 
-def remembers(base: Classifier, images: Tensor, ball: Ball, streams: Streams) -> bool:
+def remembers(base: Classifier, images: Tensor, ball: Ball, streams: Streams, compute: Compute) -> bool:
     """Whether a copy that has seen `images` answers images near them otherwise than one that has seen others."""
     near = ball.random(images, streams.generator("select", 64))
 
     def answer(*batches: Tensor) -> Tensor:
         model = copies.copied(base, sharing=True)
-        with torch.no_grad():
-            for batch in batches:
-                generator = streams.generator("select", 65) if model.stochastic else None
-                logits = model.realise(batch.shape, generator)(batch)
+        for batch in batches:
+            with torch.no_grad():
+                draw = model.realise(batch.shape, streams.generator("select", 65) if model.stochastic else None)
+            logits = compute.logits(draw, batch)
         return logits.double()
 
     others = torch.rand(images.shape, generator=streams.generator("select", 66), device=images.device)

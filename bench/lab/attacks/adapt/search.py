@@ -54,7 +54,7 @@ def search(
     source = judged.classifier(model, images[:2])
     try:
         base = copies.copied(source)
-        memory = judged.remembers(base, images[: budget.images], ball, streams)
+        memory = judged.remembers(base, images[: budget.images], ball, streams, compute)
     except ViewError as error:
         return Adapted((source,), source, (), (), (str(error),), (), 0.0)
     return _Search(source, base, memory, _Case(images, labels, ball, streams, compute, budget)).run()

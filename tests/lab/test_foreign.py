@@ -89,6 +89,7 @@ REFUSED = {
     "counts": "change as it is asked",
     "trains": "switches it to training mode",
     "mates": "with the images beside it",
+    "softly": "with the images beside it",
     "eights": "answers 8 images, and fails at a batch of 1: your code raised AssertionError",
     "ones": "answers 8 images, and fails at a batch of 1",
     # code that is no network
@@ -125,7 +126,7 @@ def test_a_users_traceback_is_shown_from_their_first_line_on(root: Path, pixels:
 
 WORKS = [
     "plain", "logged", "forgets_eval", "viewer", "squeezes", "checks_range", "parallel", "kind", "function", "listens",
-    "ready", "looks", "classes_named", "frozen", "bytes_inside", "rounded", "cut", "through_numpy",
+    "ready", "looks", "quantised", "classes_named", "frozen", "bytes_inside", "rounded", "cut", "through_numpy",
 ]  # fmt: skip
 
 
@@ -144,6 +145,8 @@ def test_compiled_networks_are_networks(name: str, root: Path, pixels: Tensor) -
 
 def test_what_a_network_prints_is_no_hindrance(root: Path, pixels: Tensor, capsys: pytest.CaptureFixture[str]) -> None:
     met(root, pixels, "chatty")
+    said = capsys.readouterr()
+    assert "hello" in said.err and not said.out, "so that --json stays JSON"
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,10 @@ def test_what_is_refused_stops_no_other_model(tmp_path: Path, bench: Bench) -> N
 
 def test_another_checkpoint_under_the_same_code_makes_the_record_stale_by_name(tmp_path: Path, bench: Bench) -> None:
     code = "\ndef loads():\n    net = Small()\n    net.last.bias.data = torch.load('BIAS')\n    return net\n"
-    suite(tmp_path, "loads", code=code.replace("BIAS", str(tmp_path / "suites" / "bias.pt")))
+    path = suite(tmp_path, "loads", code=code.replace("BIAS", str(tmp_path / "suites" / "bias.pt")))
+    more = '[weights.v]\nkind = "python"\nname = "nets.py:plain"\n[models.other]\nweights = "v"\n'
+    more += '[tables.transfer]\nrows = [["mine", "other"]]\ncolumns = ["pgd"]\n'
+    path.write_text(path.read_text() + more)
     torch.save(1e4 * torch.eye(10)[0], tmp_path / "suites" / "bias.pt")
     assert bench("run")[0] == 0
     assert "nothing was missing" in bench("run")[1]
@@ -119,7 +122,7 @@ def test_another_checkpoint_under_the_same_code_makes_the_record_stale_by_name(t
     status, said = bench("run")
     assert status == 2 and "is stale: it was made from w (" in said and "--fresh" in said
     assert bench("verify", "--images", "0")[0] != 0, "nor does the audit call it consistent"
-    assert bench("plan")[1].count("stale: ") == 1
+    assert bench("plan")[1].count("stale: ") == 2, "also the examples that were crafted on it"
     assert bench("run", "--fresh")[0] == 0
     assert answers(tmp_path) != before
     torch.save(1e4 * torch.eye(10)[0], tmp_path / "suites" / "bias.pt")

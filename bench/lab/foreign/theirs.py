@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def theirs(where: str, doing: str, places: Sequence[str] = (), fix: str = "") ->
     Too little memory is not theirs to mend: that passes, and so does an interrupt.
     """
     try:
-        with on_path(places):
+        with on_path(places), contextlib.redirect_stdout(sys.stderr):  # what they print is no output of ours
             yield
     except (UserError, Paused):
         raise

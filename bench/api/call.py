@@ -174,7 +174,7 @@ def suite_of(who: Asked, data: Data, asking: Asking, protocol: Protocol) -> Suit
     return Suite(
         name="report", path=Path("report.toml"), scale="", scales={"": Scale()}, header=Header(), protocol=protocol,
         attacks=attacks, datasets=datasets, weights={}, models=models, tables=tables, figures={}, claims=(),
-        ladders={}, limit=None, text="",
+        limit=None, text="",
     )  # fmt: skip
 
 

@@ -55,7 +55,6 @@ def run(
     """
     from bench import Refused
     from bench.report.publish import publish, show
-    from bench.run.ladder import ladders
     from bench.run.session import open_suite
 
     session = open_suite(suite, scale, limit, settings(root, device, data_root, batch, max_time, exact))
@@ -67,11 +66,10 @@ def run(
 
     try:
         counts = make(session.wanted(only))
-        strong = ladders(session, make) if only is None else ""
     except Refused:  # the other cells are there all the same
         publish(session, only)
         raise
-    report = publish(session, only, strong, made=bool(counts.records))
+    report = publish(session, only, made=bool(counts.records))
     if json:
         print(report.json())
     elif not quiet:

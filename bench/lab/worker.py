@@ -32,8 +32,9 @@ from bench.models.classifier import Classifier
 from bench.models.smoothing import Smoothed
 from bench.recipes import PGD, Clean, Data, Distilled, Examples, Fetched, Mixture, Model, Outcomes, Peer, Trained
 
-from bench.recipes import Weights, targets_of  # isort: skip
+from bench.recipes import Strong, Weights, targets_of  # isort: skip
 from bench.recipes.base import Arithmetic
+from bench.store.bought import of_record
 from bench.store.cost import gradients
 from bench.store.disk import write_part, writing
 from bench.store.machine import arithmetic, processor
@@ -203,7 +204,8 @@ class Lab:
         tensors = {"images": made.images, "claimed": made.claimed}
         if made.iterates is not None:
             tensors["iterates"] = made.iterates
-        return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+        said = {"account": made.account.text()} if made.account is not None else None
+        return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, said)
 
     def attack(self, recipe: Examples) -> dict[str, Any]:
         """For another library's attack, the configuration that really ran."""
@@ -218,7 +220,9 @@ class Lab:
         record = None if isinstance(recipe.attack, Clean) else self.store.find(recipe)
         about = {} if record is None else record.manifest.get("provenance", {})
         told = ("precision", "device", "device_type", "arithmetic")
-        return {f"crafting_{name}": about[name] for name in told if name in about}
+        said = {f"crafting_{name}": about[name] for name in told if name in about}
+        bought = of_record(record) if record is not None and isinstance(recipe.attack, Strong) else None
+        return said if bought is None else said | {"bought": bought}
 
     def judge(self, recipe: Outcomes, shard: int, compute: Compute, chosen: NDArray[np.int64] | None = None) -> Votes:
         """The votes on one shard, or on the chosen rows of it."""

@@ -18,7 +18,6 @@ from bench.report import draw, publish
 from bench.report.publication import NAME, digest, files, sources
 from bench.report.seals import Seal
 from bench.report.unchanged import program
-from bench.run.ladder import ladders
 from bench.run.session import Session
 from bench.store.sealed import Damaged, opened
 
@@ -71,7 +70,7 @@ def again(session: Session, here: str) -> tuple[dict[str, bytes], dict[str, str]
     """By name: every published file's bytes as the records give them; and which cannot be made here, and why."""
     suite = session.suite
     whole = publish.views(session, where=here)
-    made = publish.texts(session, whole, strong(session))
+    made = publish.texts(session, whole)
     absent: set[str] = set()
 
     def pictures(outcomes: Outcomes, count: int) -> Pair | None:
@@ -102,8 +101,3 @@ def again(session: Session, here: str) -> tuple[dict[str, bytes], dict[str, str]
 def _bytes(session: Session, name: str) -> bytes | None:
     path = session.folder / name
     return path.read_bytes() if path.is_file() else None
-
-
-def strong(session: Session) -> str:
-    """What a climb of the suite's ladders would say, if one was published; UserError if a rung's record is not here."""
-    return ladders(session, lambda outcomes: None) if (session.folder / "strong.md").is_file() else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import UserError, nearest
-from bench.report import certificates, numbers, publication, unchanged
+from bench.report import bought, certificates, numbers, publication, unchanged
 from bench.report import claims as claim_words
 from bench.report.claims import claims
 from bench.report.listing import short
@@ -23,7 +23,7 @@ from bench.votes.numbers import Number
 if TYPE_CHECKING:
     from bench.report.draw import Shown
 
-COMPANIONS = {"claims.md", "certificates.md", "numbers.md"}
+COMPANIONS = {"claims.md", "certificates.md", "strong.md", "numbers.md"}
 FORMATS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex"}
 
 
@@ -94,7 +94,7 @@ def rendered(session: Session, only: str | None, form: str) -> str:
     return render(views(session, only), form, title, about(session))  # type: ignore[arg-type]
 
 
-def publish(session: Session, only: str | None = None, strong: str = "", made: bool = True) -> Report:
+def publish(session: Session, only: str | None = None, made: bool = True) -> Report:
     """Write what people read into results/<suite>: tables.md (of the whole suite, also after --only) and its
     index tables.json, claims.md, certificates.md, strong.md and numbers.md where there is
     something to say, figures and page.
@@ -103,11 +103,11 @@ def publish(session: Session, only: str | None = None, strong: str = "", made: b
     page after --only, too, if the tables are as they were.
     """
     folder, device = session.folder, here(session.settings.device)
-    state = unchanged.state(session, strong, device) if only is None else None
+    state = unchanged.state(session, device) if only is None else None
     if state is not None and not made and unchanged.unchanged(session, state):
         return Report(session, None, folder)
     whole = views(session)
-    words = texts(session, whole, strong)
+    words = texts(session, whole)
     tables_ = folder / "tables.md"
     same = tables_.is_file() and tables_.read_bytes() == words["tables.md"]
     for name in COMPANIONS - words.keys():
@@ -122,7 +122,7 @@ def publish(session: Session, only: str | None = None, strong: str = "", made: b
     return Report(session, [view for view in whole if only in (None, view.name)], folder)
 
 
-def texts(session: Session, whole: list[TableView], strong: str = "") -> dict[str, bytes]:
+def texts(session: Session, whole: list[TableView]) -> dict[str, bytes]:
     """The tables, their index and companions by file name; a companion with nothing to say is left out."""
     suite, folder = session.suite, session.folder
     words = {
@@ -130,7 +130,7 @@ def texts(session: Session, whole: list[TableView], strong: str = "") -> dict[st
         "tables.json": Report(session, whole, folder).json() + "\n",
         "claims.md": claim_words.markdown(claims(suite, session.votes)) if suite.claims else "",
         "certificates.md": certificates.markdown(certificates.certificates(suite, session.votes)),
-        "strong.md": strong,
+        "strong.md": bought.markdown(suite, session.manifest),
         "numbers.md": numbers.numbers(suite, session.votes),
     }
     return {name: text.encode() for name, text in words.items() if text}
@@ -170,6 +170,9 @@ def show(report: Report, counts: Counts) -> None:
         print((report.folder / "tables.md").read_text("utf-8"))
     else:
         print(render(shown, "md", suite.header.title or suite.name, about(report.session)))
+    only = shown[0].name if shown and len(shown) == 1 else None
+    if text := bought.markdown(suite, report.session.manifest, only):
+        print(text)
     made = "nothing was missing" if not counts.records else f"{counts.records} records made in {counts.tasks} tasks"
     again = f", {counts.reused} shards found from an earlier run" if counts.reused else ""
     place = short(report.folder / "tables.md")

@@ -15,11 +15,11 @@ from bench.store.disk import write
 Stamps = dict[str, list[int]]
 
 
-def state(session: Session, strong: str, here: str) -> str | None:
+def state(session: Session, here: str) -> str | None:
     """SHA-256 over what tables, figures and page follow from; None if a record is missing.
 
     That is the suite as it was read, the records' manifests, the weights that are here (their training
-    curves are drawn), what `bench diagnose` found, the ladders in words (`strong`), this machine's device
+    curves are drawn), what `bench diagnose` found, this machine's device
     (`here`), and this program.
     """
     suite, manifests = session.suite, []
@@ -31,7 +31,7 @@ def state(session: Session, strong: str, here: str) -> str | None:
     trained = [session.store.find(weights) for weights in suite.weights.values()]
     told = [
         suite.text, suite.scale, suite.limit, session.why, manifests,
-        [record and record.seal for record in trained], session.findings(), strong, here, program(),
+        [record and record.seal for record in trained], session.findings(), here, program(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 

@@ -82,8 +82,8 @@ class Session:
         if only is None:
             wanted += [draws for _, *both in self.suite.certificates() for draws in both]
             wanted += needed(self.suite) if figures else []
-            if not wanted and not self.suite.ladders and figures:
-                what, fix = "asks for nothing: it has no table, figure or ladder", "add [tables.name], rows and columns"
+            if not wanted and figures:
+                what, fix = "asks for nothing: it has no table or figure", "add [tables.name], rows and columns"
                 raise UserError(str(self.suite.path), what, fix)
         self._wanted[only, figures] = list(dict.fromkeys(wanted))
         return self._wanted[only, figures]

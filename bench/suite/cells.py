@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.recipes import Clean, Data, Examples, Outcomes, Recipe
-from bench.suite.schema import Claim, Entry, Figure, Header, Ladder, Protocol, Scale, Table
+from bench.suite.schema import Claim, Entry, Figure, Header, Protocol, Scale, Table
 
 
 class Cell(NamedTuple):
@@ -40,7 +40,6 @@ class Suite(NamedTuple):
     tables: dict[str, Table]
     figures: dict[str, Figure]
     claims: tuple[Claim, ...]
-    ladders: dict[str, Ladder]
     limit: int | None
     text: str = ""
 

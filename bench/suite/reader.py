@@ -13,7 +13,7 @@ from bench import UserError, nearest, recipes
 from bench.recipes import Clean, Crafting, Data, Fetched, Mixture, Noise, Over, Recipe, Through, Trained
 from bench.suite.cells import Suite
 from bench.suite.files import Survey, placed
-from bench.suite.schema import Claim, Entry, Figure, Header, Ladder, Protocol, Scale, Table
+from bench.suite.schema import Claim, Entry, Figure, Header, Protocol, Scale, Table
 
 LARGEST, DEEPEST, MOST_TOLD = 4 << 20, 64, 100
 PARTS: dict[str, tuple[type[Recipe], ...]] = {
@@ -29,7 +29,6 @@ PARTS: dict[str, tuple[type[Recipe], ...]] = {
     "models": (Entry,),
     "tables": (Table,),
     "figures": (Figure,),
-    "ladders": (Ladder,),
 }
 REFERENCES = {
     "data": "datasets",
@@ -47,7 +46,7 @@ REFERENCES = {
     "teacher": "models",
 }
 DEFAULTS: dict[tuple[str, str], Recipe] = {("attacks", "clean"): Clean(), ("datasets", "test"): Data()}
-SPELLED = {Table, Figure, Ladder}  # these keep names: a table's data and attack are looked up for each cell
+SPELLED = {Table, Figure}  # these keep names: a table's data and attack are looked up for each cell
 
 
 def scales(path: Path) -> dict[str, Scale]:
@@ -147,7 +146,7 @@ class Reader:
         self.names(parts)
         return Suite(
             name, self.path, scale, declared, header, protocol, parts["attacks"], parts["datasets"], parts["weights"],
-            parts["models"], parts["tables"], parts["figures"], tuple(c for c in claims if c), parts["ladders"], limit,
+            parts["models"], parts["tables"], parts["figures"], tuple(c for c in claims if c), limit,
             self.text,
         )  # fmt: skip
 
@@ -269,10 +268,6 @@ class Reader:
                 check("datasets", column.data, (*where, "columns"))
                 for only in column.only or ():
                     check("models", only, (*where, "columns"))
-        for name, ladder in parts["ladders"].items():
-            check("datasets", ladder.data, ("ladders", name, "data"))
-            for model in ladder.models:
-                check("models", model, ("ladders", name, "models"))
         for name, figure in parts["figures"].items():
             where = ("figures", name)
             check("datasets", figure.data, (*where, "data"))

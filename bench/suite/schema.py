@@ -195,15 +195,6 @@ class Claim(Recipe):
     holds: str
 
 
-class Ladder(Recipe):
-    """`strong`: a ladder of PGDs (bench/run/ladder.py) for each of `models`, each rung under `budget` gradients."""
-
-    models: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    eps: Annotated[Exact, Field(gt=0, le=1)] = Fraction(8, 255)
-    budget: Natural = 2000
-    data: str = "test"
-
-
 class Scale(Recipe):
     """A declared scale: what it is, and which values of the suite it replaces (kept apart)."""
 

@@ -1,25 +1,16 @@
-"""The record in time slots, weights published for a fresh clone, certificates and the ladder from records."""
+"""The record in time slots, weights published for a fresh clone, certificates from records."""
 
 import shutil
 import subprocess
 import sys
-from fractions import Fraction
 
-import numpy as np
 import pytest
 import small
-from rich.console import Console
 
-from bench.cli.progress import Display
 from bench.report import certificates
 from bench.report.numbers import HEAD, numbers
-from bench.run.ladder import climb, ladders, markdown, rungs
-from bench.run.runner import run
 from bench.run.slots import publish_weights, steps, text
-from bench.store.cost import Rates, gradients
-from bench.store.plan import plan
-from bench.suite.schema import Ladder
-from bench.votes.numbers import Number
+from bench.store.cost import Rates
 
 COUNTS = [1, 2, 7, 2]  # the teacher; its outputs and the student; five outcomes of two attacks; a certificate
 
@@ -28,10 +19,6 @@ SMOOTHED = """
 weights = "student"
 sigma = 0.25
 certify = { n0 = 5, n = 20, alpha = 0.01, radii = [0.0, 0.25, 10.0] }
-
-[ladders.strong]
-models = ["cni"]
-budget = 20
 """
 
 
@@ -96,56 +83,6 @@ def test_certificates_come_from_two_records_of_disjoint_draws(made):
     share_right = (votes.counts.argmax(1) == votes.labels).mean()
     assert values[0] <= share_right + 1e-9
     assert "certified accuracy" in certificates.markdown([found]) and (made / "results/small/certificates.md").exists()
-
-
-def test_rungs_grow_and_reach_the_corner():
-    ladder = Ladder(models=("m",), budget=10**6)
-    costs = [gradients(rung)[1] for rung in rungs(ladder)]
-    assert costs == sorted(costs) and len(set(rung.key for rung in rungs(ladder))) == len(costs)
-    assert all(rung.steps * rung.step >= Fraction(5, 2) * ladder.eps for rung in rungs(ladder))
-    assert all(gradients(rung)[1] <= 25 for rung in rungs(Ladder(models=("m",), budget=25)))
-
-
-@pytest.mark.parametrize(
-    ("values", "tried"),
-    [
-        ([0.6, 0.6, 0.6, 0.1], 3),
-        ([0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.09, 0.08, 0.07], 8),
-        ([0.6, 0.59, 0.3, 0.29, 0.29], 5),
-    ],
-)
-def test_climbing_stops_when_two_rungs_take_less_than_the_interval(values, tried):
-    answers = iter(values)
-
-    def judge(attack):
-        value = next(answers)
-        return Number(value, value - 0.03, value + 0.03, 1000, "expected", ())
-
-    assert len(climb(Ladder(models=("m",), budget=10**6), judge)) == tried
-
-
-def test_the_ladder_climbs_on_a_real_model(made):
-    session = small.session(made, small.SUITE + SMOOTHED)
-    asked = []
-
-    def make(outcomes):
-        asked.extend(outcomes)
-        todo, rates = plan(outcomes, session.store), Rates(session.store.scratch, "cpu")
-        display = Display(todo, {}, rates, Console(quiet=True), True)
-        run(todo, session.settings, session.store, small.Kept(session.settings), display, rates)
-
-    said = ladders(session, make)
-    assert "strong: cni" in said and "PGD-10" in said and "gradients an image in all" in said
-    assert len(asked) == len({outcomes.key for outcomes in asked}) == said.count("| PGD-")
-    assert all(np.isfinite(session.votes(outcomes).linf).all() for outcomes in asked)
-
-
-def test_markdown_marks_the_lowest_rung():
-    tried = [
-        type("Rung", (), {"attack": rung, "accuracy": Number(v, v, v, 10, "expected", ()), "gradients": 1.0})()
-        for rung, v in zip(rungs(Ladder(models=("m",))), (0.5, 0.25), strict=False)
-    ]
-    assert "**25.00" in markdown("m", tried, True) and "**50.00" not in markdown("m", tried, True)
 
 
 def test_every_number_has_its_own_name(made):

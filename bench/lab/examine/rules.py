@@ -87,7 +87,7 @@ def random_noise(white: Right, noise: Right) -> Finding:
 
 def converged(what: str, declared: Right, more: Right) -> Finding:
     """Carlini et al.: more steps, restarts or draws (`what`) must not keep lowering accuracy."""
-    advice = f"the attack has not converged: report it with more {what}, and climb the strong ladder"
+    advice = f"the attack has not converged: report it with more {what}, and attack it with `strong` too"
     return compare(f"more-{what}", ("declared", declared), (f"more {what}", more), advice)
 
 

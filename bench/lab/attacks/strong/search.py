@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,20 +10,11 @@ from torch import Tensor
 from bench.lab.attacks.strong.ball import Ball
 from bench.lab.attacks.view import Found, View
 from bench.recipes import Strong
+from bench.store.bought import Account, Bought
 
 QUERY = 0.5  # what a pass without a gradient costs, in gradients: one of the two passes that a gradient is
 PATIENCE = 4  # members in a row that must buy less than the tolerance, together, before a search ends
 LEAST = 5.0  # gradients, below which no ascent is begun
-
-
-class Bought(NamedTuple):
-    """What one member bought: `gain` is the error it added, as a share of all images, on draws that select;
-    `tried` the images it was tried on, `gradients` what it cost an image of the whole batch."""
-
-    member: str
-    tried: int
-    gain: float
-    gradients: float
 
 
 Act = Callable[[Tensor, int], object]
@@ -47,6 +37,7 @@ class Search:
         self.limit = float(attack.gradients)
         self.names: list[str] = []
         self.bought: list[Bought] = []
+        self.numbers: list[int] = []
         self.end = ""
 
     def pay(self, rows: Tensor, gradients: float) -> None:
@@ -73,6 +64,7 @@ class Search:
         act(rows, number)
         n, paid = len(self.images), float(self.spent.sum()) - spent
         if paid:  # a member that did nothing is no evidence that nothing is left
+            self.numbers.append(number)
             self.bought.append(Bought(name, len(rows), (float(self.best.errors.sum()) - error) / n, paid / n))
         return True
 
@@ -82,3 +74,16 @@ class Search:
         if len(last) == PATIENCE and sum(one.gain for one in last) < self.attack.tolerance:
             self.end = f"the last {PATIENCE} members bought less than the tolerance"
         return bool(self.end)
+
+    def looked(self, forwards: int, backwards: int) -> None:
+        """Book passes that were taken for all images before any member was tried."""
+        self.spent += (backwards + QUERY * (forwards - backwards)) / max(1, len(self.images))
+
+    def account(self, findings: tuple[str, ...] = ()) -> Account:
+        """What was bought, by whom each image's example is, and what each image cost."""
+        found = self.best.since.tolist()
+        members = tuple(one._replace(found=found.count(number)) for number, one in
+                        zip(self.numbers, self.bought, strict=True))  # fmt: skip
+        place = {number: at for at, number in enumerate(self.numbers)}
+        whose = tuple(place.get(one, -1) for one in found)
+        return Account(members, whose, tuple(self.spent.tolist()), self.end, findings)

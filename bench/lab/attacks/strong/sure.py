@@ -14,6 +14,8 @@ from bench.lab.attacks.strong import score
 from bench.lab.attacks.strong.ascent import Ascent, Slope, finite
 from bench.lab.attacks.strong.objectives import Objective, as_logits, margin, probability_margin
 from bench.lab.attacks.strong.search import QUERY, Search
+from bench.lab.attacks.view import View
+from bench.models.classifier import Classifier
 
 STEPS, LONG = 20, 60
 TARGETS = 9  # as many classes as APGD-T aims at
@@ -47,8 +49,10 @@ def members(classes: int) -> Iterator[Member]:
 class Sure:
     """The members at work on a deterministic source."""
 
-    def __init__(self, search: Search) -> None:
-        self.search = search
+    def __init__(self, search: Search, shown: Classifier | None = None) -> None:
+        """`shown` is what slopes are taken of, the source itself unless interception found better."""
+        self.search, own = search, search.view
+        self.shown = own if shown is None else View(shown, own.shape, own.streams, own.compute)
         self._order: Tensor | None = None
 
     def hunt(self) -> None:
@@ -77,9 +81,12 @@ class Sure:
             return self.slope(here, at, member.objective, None if aims is None else aims[at])
 
         def leave(here: Tensor, at: Tensor, seen: Slope) -> Tensor:
+            if self.shown is not search.view:  # its logits say nothing of the source's
+                return self.check(here, at, number)
             return self.keep(here, at, seen.logits, number)
 
-        steps = max(1, min(member.steps, search.left(rows)))
+        each = 1 if self.shown is search.view else 1 + QUERY
+        steps = max(1, min(member.steps, int((search.left(rows) - QUERY) / each)))
         last, rows = Ascent(search.ball, steps).run(start, centre, rows, look, leave)
         if len(rows):
             self.check(last, rows, number)
@@ -111,7 +118,7 @@ class Sure:
         def loss(outputs: Tensor, packed: Tensor) -> Tensor:
             return objective(as_logits(outputs), packed[:, 0], None if aim is None else packed[:, 1])
 
-        own, view = self.search.labels[rows], self.search.view
+        own, view = self.search.labels[rows], self.shown
         packed = torch.stack([own, own if aim is None else aim], 1)
         _, slope, outputs = view.compute.gradient(view.draw("grad"), here, packed, loss, rows)
         self.search.pay(rows, 1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from bench.recipes import Fetched
+from bench.recipes import Fetched, Peer
 from bench.report.publish import about
 from bench.run.session import Session
 from bench.run.strangers import former, touched
 from bench.store import machine
 from bench.store.cost import Rates, passes
 from bench.store.plan import Plan, describe
+from bench.suite.cells import Suite
 
 
 def planned_text(session: Session, made: Plan, as_json: bool) -> str:
@@ -30,7 +32,7 @@ def planned_text(session: Session, made: Plan, as_json: bool) -> str:
     stale = [
         {"record": str(old.record.path), "made_from": old.key, "then": old.then, "now": old.now} for old in made.stale
     ]
-    code = sorted({w.name for w in session.suite.weights.values() if isinstance(w, Fetched) and w.kind == "python"})
+    code = sorted(set(_code(session.suite)))
     if as_json:
         return json.dumps({"found": len(made.found), "missing": missing, "stale": stale, "runs_code": code}, indent=1)
     lines = [about(session), f"{len(made.found)} records found, {len(missing)} to make"]
@@ -47,3 +49,16 @@ def planned_text(session: Session, made: Plan, as_json: bool) -> str:
     lines += touched(session, made.wanted) + former(session, made.order)
     lines += [f"runs your code: {name}" for name in code]
     return "\n".join(lines)
+
+
+def _code(suite: Suite) -> Iterator[str]:
+    """Names of the user's own code that a run would run: models, attacks, data."""
+    attacks = [one for attack in suite.attacks.values() for one in getattr(attack, "attacks", (attack,))]
+    for recipe in (*suite.weights.values(), *attacks):
+        if isinstance(recipe, Fetched | Peer) and recipe.kind == "python":
+            yield recipe.name
+        if isinstance(recipe, Fetched) and recipe.build:
+            yield recipe.build
+    for data in suite.datasets.values():
+        if data.kind == "python":
+            yield data.path

@@ -152,6 +152,7 @@ def test_an_edited_file_is_another_record_and_that_is_said(tmp_path: Path, bench
     attack.write_text(ATTACK.replace("(images + eps).clamp(0, 1)", "images"))
     said = bench("plan")[1]
     assert "attack.py:Own has been edited" in said and "nets.py:plain has" not in said
+    assert "runs your code: attack.py:Own\nruns your code: nets.py:plain" in said
     code, said = bench("run")
     assert code == 0 and "attack.py:Own has been edited" in said
     second = answers(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_code_is_part_of_the_key_and_its_place_is_not(tmp_path: Path) -> None:
         keys = set()
         for folder, text in (("a", "x = 1"), ("b", "x = 1"), ("c", "x = 2")):
             made, wrong = placed(bare, [tmp_path, write(tmp_path / folder, net=text)])
-            assert not wrong and made.place == str(tmp_path / folder)
+            assert not wrong and made.place == pickle.loads(pickle.dumps(made)).place == str(tmp_path / folder)
             keys.add(made.key)
         assert len(keys) == 2 and bare.key not in keys
         assert placed(bare, [tmp_path])[0].key == bare.key

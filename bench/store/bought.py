@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from bench.store.records import Record
+from bench.store.sealed import Record
 
 
 class Bought(NamedTuple):

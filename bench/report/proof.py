@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench import UserError
 from bench.recipes import Outcomes
 from bench.report import draw, publish
-from bench.report.publication import NAME, digest, files, sources
+from bench.report.publication import NAME, digest, files, names, ours, sources
 from bench.report.seals import Seal
 from bench.report.unchanged import program
 from bench.run.session import Session
@@ -63,6 +63,10 @@ def check(session: Session) -> list[Seal]:
     unchecked = sorted(set(sealed) - made.keys() - wrong.keys() - set(unknown) - {"figures/figures.json"})
     found += [Seal(name, where, "inconsistent", "does not follow from the records") for name in unchecked]
     found += [Seal(name, where, "cannot be checked here", said) for name, said in unknown.items()]
+    others = [name for name in names(session.folder) if not ours(name)]
+    if others:
+        said = f"{', '.join(others[:3])}{' and others' * (len(others) > 3)}: not written by bench"
+        found.append(Seal("published", where, "cannot be checked here", said))
     return found or [Seal("published", where, "consistent", f"{len(there)} files")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 from bench.report.unchanged import program
@@ -13,6 +14,9 @@ from bench.store.disk import write
 from bench.store.sealed import FORMAT, Damaged, checked, opened
 
 NAME = "published.json"
+OURS = re.compile(
+    r"(tables|claims|certificates|strong|numbers)\.md|tables\.json|index\.html|cells/\w+\.html|figures/[^/]+\.(svg|png|json)"
+)
 FREE = ("diagnosis",)  # folders whose files other verbs write, later
 
 
@@ -48,15 +52,23 @@ def current(session: Session, here: str) -> bool:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that is published in the folder, by its name there."""
-    found = {}
-    for at, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if os.path.relpath(f"{at}/{name}", folder) not in FREE)
-        for name in sorted(names):
-            below = os.path.relpath(f"{at}/{name}", folder)
-            if not name.startswith(".") and below != NAME:
-                found[Path(below).as_posix()] = hashlib.sha256(Path(at, name).read_bytes()).hexdigest()
-    return found
+    """SHA-256 of every file in the folder that a run publishes, by its name there."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names(folder) if ours(name)}
+
+
+def names(folder: Path) -> list[str]:
+    """The names of all files in the folder but for the seal, the diagnosis, and what is being written."""
+    found = []
+    for at, folders, several in os.walk(folder):
+        folders[:] = [name for name in folders if os.path.relpath(f"{at}/{name}", folder) not in FREE]
+        below = (Path(os.path.relpath(f"{at}/{name}", folder)).as_posix() for name in several if name[0] != ".")
+        found += [name for name in below if name != NAME]
+    return sorted(found)
+
+
+def ours(name: str) -> bool:
+    """Whether a run publishes a file of this name; a reader may keep others in the folder."""
+    return OURS.fullmatch(name) is not None
 
 
 def sources(session: Session) -> dict[str, str]:

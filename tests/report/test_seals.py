@@ -97,9 +97,13 @@ def test_an_edited_table_page_or_figure_is_found(copy: Path, name: str, again: b
 
 def test_a_page_without_its_seal_or_of_other_records_is_found(copy: Path):
     folder = copy / "results" / "small"
-    (folder / "more.html").write_text("99 %")
-    assert "more.html: is not part of what was written" in said(copy)
-    (folder / "more.html").unlink()
+    for name, word in (("cells/00.html", "inconsistent: cells/00.html"), ("notes.md", "cannot be checked")):
+        (folder / name).write_text("99 %")
+        assert said(copy).startswith(word) and name in said(copy)
+        go(copy, text=TEXT)
+        assert name == "notes.md" or said(copy) == "", "a page that is no more goes, a reader's notes stay"
+    assert said(copy).startswith("cannot be checked")
+    (folder / "notes.md").unlink()
     (folder / NAME).unlink()
     assert said(copy).startswith("inconsistent: published: without a seal")
     go(copy, text=TEXT)

@@ -36,7 +36,7 @@ from bench.votes.votes import Votes
 ROOT = Path(__file__).parents[2]
 IMAGES = int(os.environ.get("AUDITED", "1000"))
 SHARD = IMAGES // 20
-REPEATS = int(os.environ.get("REPEATS", "100"))
+REPEATS, FORGED = int(os.environ.get("REPEATS", "100")), int(os.environ.get("FORGED", "40"))
 TEXT = (
     SUITE.replace("shard = 20", f"shard = {SHARD}")
     .replace("stop = 60", f"stop = {IMAGES}")
@@ -190,7 +190,7 @@ def test_power_by_size_of_the_forgery(records: Records, mode: str) -> None:
     record = {cell.outcomes: opened.votes(cell.outcomes) for cell in opened.suite.cells()}
     level = audit.ALPHA / len(record)
     for images in SIZES:
-        repeats = REPEATS if images else 10
+        repeats = FORGED if images else 5
         for outcomes, votes in record.items():
             seen: dict[float, dict[bool, int]] = defaultdict(lambda: {True: 0, False: 0})
             for points in POINTS:

@@ -169,5 +169,6 @@ def words(chain: Chain, published: Sequence[Seal]) -> str:
         lines[-1] += f", {len(chain.absent) - images} are missing"
     if images:
         lines[-1] += f", {images} sets of attacked images are not (they can be made again)"
-    lines.append(f"seal of all votes and weights: {chain.digest}")
+    if chain.seals:
+        lines.append(f"seal of all votes and weights: {chain.digest}")
     return "\n".join(lines)

@@ -22,7 +22,8 @@ from bench.lab.weights.build import build
 from bench.lab.weights.defend import over
 from bench.lab.weights.files import load
 from bench.models import defences as zoo
-from bench.models.adapters.wrappers import GlobalRandom, Held
+from bench.models.adapters.held import Redrawn
+from bench.models.adapters.randomised import GlobalRandom
 from bench.models.classifier import Classifier, Plain, alters
 from bench.models.defences.base import Fixed
 from bench.recipes import (
@@ -137,6 +138,14 @@ def test_what_alters_modules_is_never_compiled() -> None:
     assert not fitting._tried
 
 
+def test_images_of_another_shape_are_defended_too() -> None:
+    data = Data(kind="npz", path="mine.npz", fingerprint="0" * 64, size=10, shape=(1, 28, 28))
+    x = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    for defence in THROUGH:
+        model = build(Trained(network=Network(depth=10, width=1, classes=3), data=data, defence=defence))
+        assert model(x, streams().generator("score")).shape == (2, 3)
+
+
 # -- protocols -------------------------------------------------------------------------------------
 
 
@@ -245,14 +254,11 @@ class State(nn.Module):
 
 
 def test_noise_in_state_moves_only_by_its_hook() -> None:
-    """F4 and F5: five passes look deterministic; behind `Held` each draw is a draw, and the global ones stay still."""
+    """F4 and F5: five passes look deterministic; behind `Redrawn` a draw is a draw, and global ones stay still."""
     net, (x, _) = State(), pictures()
     assert len({tuple(net(x)[0].tolist()) for _ in range(5)}) == 1
-    held, torch_state, numpy_state = (
-        Held(net, 10, net.set_rands),
-        torch.get_rng_state(),
-        np.random.get_state()[1].copy(),
-    )
+    held = Redrawn(net, net.set_rands, 10)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     draws = [held(x, streams(seed).generator("score")) for seed in range(5)]
     assert len({tuple(draw[0].tolist()) for draw in draws}) == 5
     assert torch.equal(draws[2], held(x, streams(2).generator("score")))

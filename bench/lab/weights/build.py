@@ -31,7 +31,8 @@ def build(recipe: Trained | Distilled, state: Mapping[str, Tensor] | None = None
     model: Classifier
     if isinstance(recipe, Trained) and recipe.defence is not None:
         own, other = streams.generator("train", 0, 0), streams.generator("train", 0, 1)
-        return _filled(through(recipe.defence, network, own, other, (mean, std)), recipe, state)
+        image = (len(mean), *recipe.data.of_image[1:])
+        return _filled(through(recipe.defence, network, own, other, (mean, std), image), recipe, state)
     dice = streams.generator("train", 0, 0)
     net = WideResNet(network.depth, network.width, network.classes, mean, std, generator=dice)
     if recipe.noise is None:

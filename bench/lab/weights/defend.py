@@ -36,16 +36,17 @@ def through(
     net_generator: torch.Generator,
     own_generator: torch.Generator,
     scale: tuple[tuple[float, ...], tuple[float, ...]] = (CIFAR10_MEAN, CIFAR10_STD),
+    image: tuple[int, int, int] = (3, 32, 32),
 ) -> Classifier:
     """A new network with the defence in it; the first generator initialises the network, the second the rest.
 
-    `scale` are the mean and std by channel that the network normalises by (that of SLWTA has CIFAR-10's). UserError
-    where the network cannot have it.
+    `scale` are the mean and std by channel that the network normalises by (that of SLWTA does not), `image` the
+    channels, height and width that it is for. UserError where the network cannot have it.
     """
     depth, width, classes = network.depth, network.width, network.classes
     try:
         if isinstance(recipe, SLWTA):
-            units = defences.LWTAWideResNet(depth, width, classes, net_generator)
+            units = defences.LWTAWideResNet(depth, width, classes, net_generator, channels=image[0])
             return defences.SLWTA(units, classes, recipe.trained, recipe.judged)
         net = WideResNet(depth, width, classes, *scale, generator=net_generator)
         match recipe:
@@ -54,7 +55,7 @@ def through(
             case RPF():
                 return defences.RPF(net, classes, recipe.random)
             case CTRW():
-                return defences.CTRW(net, classes, recipe.position, recipe.bound)
+                return defences.CTRW(net, classes, recipe.position, recipe.bound, image)
             case WCA():
                 return defences.WCA(net, classes, recipe.width, own_generator)
             case _:

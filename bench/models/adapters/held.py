@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.models.adapters.randomised import seeded
 from bench.models.classifier import Classifier, Realisation
 
 
@@ -15,9 +16,11 @@ class Redrawn(Classifier):
     """A network whose noise lies in its state: ``redraw(generator)`` draws it, and it stays until the next.
 
     A draw is a seed: each pass redraws with it first, so that a realisation stays what it was whatever was drawn since.
+    What the method draws from the global generators instead (torch, NumPy, random) is seeded too, and they stay still.
     """
 
     stochastic = True
+    alters = True
 
     def __init__(self, net: nn.Module, redraw: Callable[[torch.Generator], Any], classes: int) -> None:
         super().__init__()
@@ -29,7 +32,7 @@ class Redrawn(Classifier):
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
 
         def realisation(images: Tensor, rows: Tensor | slice | None = None) -> Tensor:
-            with torch.no_grad():
+            with seeded(seed), torch.no_grad():
                 self.redraw(torch.Generator(device=images.device).manual_seed(seed))
             logits: Tensor = self.net(images)
             return logits
@@ -39,5 +42,5 @@ class Redrawn(Classifier):
     def settle(self) -> None:
         """Draw the noise of seed 0, so that the state is one that can be met again."""
         place = next((tensor.device for tensor in self.net.parameters()), torch.device("cpu"))
-        with torch.no_grad():
+        with seeded(0), torch.no_grad():
             self.redraw(torch.Generator(device=place).manual_seed(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from bench.models.adapters.randomised import GlobalRandom as GlobalRandom
 from bench.models.adapters.randomised import seeded as seeded
-from bench.models.classifier import Classifier, Realisation
 
 
 class Prepared(nn.Module):
@@ -40,32 +39,3 @@ class Prepared(nn.Module):
             images = functional.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         logits: Tensor = self.net((images - self.mean) / self.std)
         return logits
-
-
-class Held(Classifier):
-    """A third party's network whose noise stays in its state until a hook redraws it: so several are published.
-
-    `redraw(generator)` is that hook; what it draws from the global generators instead (torch, NumPy, random) is fenced
-    and seeded. A draw is a seed, by which every pass redraws: without the hook five passes would look deterministic.
-    """
-
-    stochastic = True
-    alters = True
-
-    def __init__(self, net: nn.Module, classes: int, redraw: Callable[[torch.Generator], object]) -> None:
-        super().__init__()
-        self.net, self.classes, self.redraw = net, classes, redraw
-
-    def realise(self, shape: torch.Size | tuple[int, ...], generator: torch.Generator | None) -> Realisation:
-        if generator is None:
-            raise ValueError("noise needs a generator: it is never drawn from the global one")
-        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-        device = generator.device
-
-        def realisation(images: Tensor, rows: Tensor | slice | None = None) -> Tensor:
-            with seeded(seed), torch.no_grad():
-                self.redraw(torch.Generator(device).manual_seed(seed))
-            logits: Tensor = self.net(images)
-            return logits
-
-        return realisation

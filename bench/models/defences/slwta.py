@@ -71,7 +71,7 @@ class Group(nn.Module):
 
 
 class LWTAWideResNet(nn.Module):
-    """WRN-`depth`-`width` of such units: (n, 3, h, w) in [0, 1], not normalised, to logits (n, classes).
+    """WRN-`depth`-`width` of such units: (n, channels, h, w) in [0, 1], not normalised, to logits.
 
     `spare` adds `sub_block1`, which the published checkpoint holds and no forward pass calls. ValueError as for
     `WideResNet`.
@@ -84,19 +84,20 @@ class LWTAWideResNet(nn.Module):
         classes: int = 10,
         generator: torch.Generator | None = None,
         spare: bool = False,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1 or width < 1 or classes < 1:
             raise ValueError(f"depth is 6 n + 4, width and classes at least 1: {depth}, {width}, {classes}")
-        channels = (16, 16 * width, 32 * width, 64 * width)
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.block1 = Group(blocks, channels[0], channels[1], 1)
+        widths = (16, 16 * width, 32 * width, 64 * width)
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.block1 = Group(blocks, widths[0], widths[1], 1)
         if spare:
-            self.sub_block1 = Group(blocks, channels[0], channels[1], 1)
-        self.block2 = Group(blocks, channels[1], channels[2], 2)
-        self.block3 = Group(blocks, channels[2], channels[3], 2)
-        self.bn1, self.lwta, self.fc = nn.BatchNorm2d(channels[3]), LWTA(), nn.Linear(channels[3], classes)
+            self.sub_block1 = Group(blocks, widths[0], widths[1], 1)
+        self.block2 = Group(blocks, widths[1], widths[2], 2)
+        self.block3 = Group(blocks, widths[2], widths[3], 2)
+        self.bn1, self.lwta, self.fc = nn.BatchNorm2d(widths[3]), LWTA(), nn.Linear(widths[3], classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.lab.compute.passes import Compute
 from bench.lab.images.load import load, shuffle
-from bench.lab.streams import Streams
+from bench.lab.streams import Purpose, Streams
 from bench.lab.train.batches import Batches
 from bench.lab.train.teach import teach
 from bench.lab.weights.build import build
@@ -48,13 +48,20 @@ def test_views() -> None:
     crop = torch.stack([padded[i, :, y : y + 32, x : x + 32] for i, (y, x) in enumerate(zip(down, right, strict=True))])
     views = {"other draws": original, "flip": original.flip(3), "crop": crop, "crop and flip": both}
     for rule in ("vote", "soft"):
-        first = targets(teacher, original, rule, 0)
+        first = targets(teacher, original, rule, Streams(0, 0, CPU))
         print(f"\n{rule} of {DRAWS} draws, {IMAGES} images: argmax changed, %; total variation, points")
         for name, batch in views.items():
-            found = targets(teacher, batch, rule, 1)
+            found = targets(teacher, batch, rule, Later(0, 0, CPU))
             changed = 100 * (found.argmax(1) != first.argmax(1)).float().mean()
             print(f"{name:16s}{changed:8.1f}{100 * 0.5 * (found - first).abs().sum(1).mean():8.1f}")
 
 
-def targets(teacher, batch: Tensor, rule, seed: int) -> Tensor:
-    return teach(teacher, batch, rule, DRAWS, 1.0, Streams(seed, 0, CPU), compute=Compute(CPU, microbatch=50))
+class Later(Streams):
+    """Draws that come a hundred later."""
+
+    def number(self, purpose: Purpose, *index: int) -> int:
+        return super().number(purpose, index[0] + 100)
+
+
+def targets(teacher, batch: Tensor, rule, streams: Streams) -> Tensor:
+    return teach(teacher, batch, rule, DRAWS, 1.0, streams, compute=Compute(CPU, microbatch=50))

@@ -101,7 +101,7 @@ def quantities(suite: Suite, cell: CellView, lookup: Lookup) -> list[tuple[str, 
         found.append(("claimed by the attack", believed(outcomes, votes), MEANINGS["claimed"]))
         clean = lookup(suite.outcomes(cell.cell.target, Clean(), data=_data(suite, cell)))  # type: ignore[arg-type]
         if clean is not None:
-            kind = cell.cell.number if cell.cell.number != "claimed" else "vote"
+            kind = ("expected" if random else "accuracy") if cell.cell.number == "claimed" else cell.cell.number
             number = folds.given_clean(votes, clean, kind)
             found.append((f"{kind} accuracy, given clean", number, "among the images that are right without an attack"))
     lines = [

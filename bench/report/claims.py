@@ -13,8 +13,9 @@ from bench.recipes import Outcomes
 from bench.suite.cells import Suite
 from bench.suite.expressions import Comparison, parse, resolve
 from bench.suite.schema import Claim
-from bench.votes.intervals import holm, mcnemar, paired_difference
-from bench.votes.numbers import Floats, Missing, correct, fold, rows, shared_variance
+from bench.votes.intervals import holm, mcnemar
+from bench.votes.numbers import Floats, Missing, fold
+from bench.votes.paired import Term, interval, total
 from bench.votes.votes import Votes
 
 Lookup = Callable[[Outcomes], Votes | None]
@@ -103,9 +104,8 @@ def _deciding(parts: tuple[Part, ...]) -> Part:
 def test(suite: Suite, comparison: Comparison, lookup: Lookup, where: str) -> Part:
     """A paired test over the images that all its cells share.
 
-    Two cells that are right or wrong, and no constant: McNemar's exact test. Else Student's t over
-    the images' sums. The interval is always the latter's, with the variance of draws that a shard's
-    images share added for each expected accuracy (as if cells did not share them: conservative).
+    Student's t of the images' sums, with what draws that a shard's images share add to their variance
+    (bench/votes/paired.py). Two cells of deterministic models, and no constant: McNemar's exact test.
     `more` images are at the level that remains for each of the suite's claims.
     """
     text, level = comparison.text, suite.header.claims_level
@@ -123,35 +123,16 @@ def test(suite: Suite, comparison: Comparison, lookup: Lookup, where: str) -> Pa
     if not found or len(datasets) > 1:
         why = "its cells are over different images" if found else "it compares no cell"
         raise UserError(where, why, "compare cells of one dataset")
-    chosen = rows(*(votes for _, votes, _ in found))
-    n = len(chosen[0])
-    if n < 2:
-        return Part(text, 0.0, -1.0, 1.0, 1.0, n, None, "its cells share fewer than two images")
-    right = [correct(votes, kind)[at] for (_, votes, kind), at in zip(found, chosen, strict=True)]
-    factors = [factor for factor, _, _ in found]
-    each = np.sum([factor * one for factor, one in zip(factors, right, strict=True)], axis=0) + comparison.constant
-    effect = round(float(each.mean()), 12)  # what sums of decimals leave over is no effect
-    shared = sum(factor**2 * shared_variance(votes) for factor, votes, kind in found if kind == "expected")
-    low, high, p = interval(each, shared, level)
-    kinds = {kind for _, _, kind in found}
-    if sorted(factors) == [-1.0, 1.0] and comparison.constant == 0 and "expected" not in kinds:
-        p = mcnemar(right[0] > 0, right[1] > 0).difference.p
-    more = more_images(each, shared, 1 - (1 - level) / max(1, len(suite.claims)))
-    return Part(text, effect, low, high, float(p), n, more)
-
-
-def interval(each: Floats, shared: float, level: float) -> tuple[float, float, float]:
-    """The mean's interval and two-sided p against 0: low, high, p; `shared` is added to the mean's variance.
-
-    Student's t over images. Where no image differs from another the share that would is bounded by
-    what n images without one allow (Clopper & Pearson 1934).
-    """
-    n, mean = len(each), float(each.mean())
-    if np.ptp(each) == 0 and shared == 0:
-        reach = 1 - ((1 - level) / 2) ** (1 / n)
-        return mean - reach, mean + reach, min(1.0, 2 * (1 - min(1.0, abs(mean))) ** n)
-    found = paired_difference(each, np.zeros(n), level, shared)
-    return found.low, found.high, found.p
+    sum_ = total([Term(*one) for one in found], comparison.constant)
+    if sum_ is None:
+        return Part(text, 0.0, -1.0, 1.0, 1.0, 0, None, "its cells share fewer than two images")
+    effect = round(float(sum_.each.mean()), 12)  # what sums of decimals leave over is no effect
+    low, high, p = interval(sum_, level)[1:]
+    labels = {kind for _, _, kind in found} == {"accuracy"} and comparison.constant == 0
+    if labels and sorted(factor for factor, _, _ in found) == [-1.0, 1.0]:
+        p = mcnemar(sum_.each > 0, sum_.each < 0).difference.p
+    more = more_images(sum_.each, sum_.shared, 1 - (1 - level) / max(1, len(suite.claims)))
+    return Part(text, effect, low, high, float(p), len(sum_.each), more)
 
 
 def more_images(each: Floats, shared: float, level: float) -> int | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from bench.recipes import Clean, Outcomes, Peer, Recipe
 from bench.suite.cells import Cell
-from bench.votes.intervals import paired_difference
 from bench.votes.numbers import Missing, Number, correct, fold, rows
+from bench.votes.paired import difference
 from bench.votes.votes import Votes
 
 
@@ -85,4 +85,5 @@ def _above(mine: Votes, theirs: Votes, kind: str) -> bool:
     a, b = rows(mine, theirs)
     here, there = correct(mine, kind)[a], correct(theirs, kind)[b]
     # Most are not above at all and need no test, whose library takes longer to load than tables to write.
-    return len(a) > 1 and here.sum() > there.sum() and paired_difference(here, there).low > 0
+    gap = difference(mine, theirs, kind) if here.sum() > there.sum() else None
+    return gap is not None and gap.low > 0

@@ -13,6 +13,7 @@ import numpy as np
 import scipy  # scipy.special is loaded when it is first needed
 from numpy.typing import NDArray
 
+from bench.votes.sharing import Estimate, shared_draws
 from bench.votes.two_sample import drift as drift
 from bench.votes.two_sample import drift_by_draw as drift_by_draw
 from bench.votes.two_sample import homogeneity as homogeneity
@@ -46,14 +47,6 @@ class PairedTest(NamedTuple):
     difference: Difference
 
 
-class SharedDraws(NamedTuple):
-    """variance: of the mean accuracy, from draws that images share; scale: see `shared_draws`; df: its freedom."""
-
-    variance: float
-    scale: float
-    df: int
-
-
 def share(successes: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval (1927) of a binomial share, for labels of a deterministic model.
 
@@ -78,10 +71,8 @@ def expected(
     The variance of the mean is Var(image means) / n, which holds the spread of the images and the
     independent part of the draws (images are the clusters; n * draws are not independent), plus that
     of `shared_draws`: clustering in two ways, by image and by (shard, draw) (Cameron, Gelbach &
-    Miller 2011). Degrees of freedom by Satterthwaite (1946). The interval is Wilson's at the
-    effective sample size mean (1 - mean) / variance and Student's quantile (as for clustered surveys,
-    Korn & Graubard 1998), because accuracies near 0 or 1 are skewed and the interval must stay in
-    [0, 1]. The effective size is at most n * draws (n where every answer is the same).
+    Miller 2011). Degrees of freedom by Satterthwaite (1946). The interval is `of_share`, because
+    accuracies near 0 or 1 are skewed and it must stay in [0, 1].
 
     With one draw a shard its noise cannot be told from its images: the interval is then from the
     spread between shards (Student's t, shards - 1 degrees of freedom: wide for few of them). With one
@@ -93,62 +84,45 @@ def expected(
     _check_counts(correct, draws, shards, per_shard_draws)
     means = correct / draws
     value = float(means.mean())
-    images = float(means.var(ddof=1)) / n if n > 1 else 0.25
+    variance = float(means.var(ddof=1)) / n if n > 1 else 0.25
     freedom = float(max(n - 1, 1))
-    shared = None
     if per_shard_draws is not None:
         if draws == 1 and len(per_shard_draws) == 1:
             return Interval(value, 0.0, 1.0)
         shared = shared_draws(correct, draws, shards, per_shard_draws)
-    if shared is not None and draws == 1:
-        variance, freedom = shared.variance, float(shared.df)
-    elif shared is not None:
-        variance = images + shared.variance
-        noise = images**2 / freedom + shared.scale**2 / shared.df
+        if draws == 1:
+            # no least variance either: an estimate of few degrees of freedom has a wide quantile as it may be too small
+            found = Estimate(value, shared.variance, float(shared.df), n)
+            return of_share(found, n if shared.variance == 0 else n * n, level)
+        noise = variance**2 / freedom + shared.scale**2 / shared.df
+        variance += shared.variance
         freedom = variance**2 / noise if noise > 0 else freedom
-    else:
-        variance = images
-    quantile = float(scipy.special.stdtrit(freedom, 0.5 + _level(level) / 2))
-    spread = value * (1 - value)
-    if spread == 0:
-        size = float(n)
-    elif variance == 0:
-        size = float(n * draws)
-    else:
-        size = spread / variance
-        # the variance of n * draws independent answers is the least there can be; not imposed on an
-        # estimate of few degrees of freedom, whose quantile is wide because it may come out too small
-        size = size if draws == 1 else min(size, float(n * draws))
-    return _score(value, size, quantile)
+    return of_share(Estimate(value, variance, freedom, n), n * draws, level)
 
 
-def shared_draws(correct: Ints, draws: int, shards: Ints, per_shard_draws: Ints) -> SharedDraws:
-    """What sharing each draw over a shard adds to the variance of the mean accuracy; arguments as in `expected`.
+def of_share(found: Estimate, most: int, level: float = 0.95) -> Interval:
+    """Wilson's interval of a mean in [0, 1] at its effective sample size, with Student's quantile; [0, 1] if unknown.
 
-    Per shard the variance over draws of its accuracy is c + (w - c) / size, with w the mean variance
-    over draws of one image's answers and c the mean covariance of two images': so c is found from
-    both, pooled over shards, and adds c * sum((size / n)^2) / draws. Never below 0. `scale` is the
-    same without the correction by w, whose sampling noise is that of the estimate. With one draw it
-    is the whole variance of the mean, from the spread of the shards' accuracies around it.
+    The size is mean (1 - mean) / variance (as for clustered surveys, Korn & Graubard 1998), at most `most`: so many
+    independent answers are there. Where every answer is the same it is n.
     """
-    correct, table = np.asarray(correct), np.asarray(per_shard_draws, dtype=np.float64)
-    _, which, sizes = np.unique(np.asarray(shards), return_inverse=True, return_counts=True)
-    n, count = len(correct), len(sizes)
-    weights = sizes / n
-    accuracy = table / sizes[:, None]
-    if draws == 1:
-        if count < 2:
-            raise ValueError("one draw of one shard says nothing about draws")
-        around = accuracy[:, 0] - (accuracy[:, 0] * weights).sum()
-        variance = float((weights**2 * around**2 / (1 - weights)).sum())
-        # the ratio estimator's variance, each squared deviation corrected for the part of the mean it moves itself
-        return SharedDraws(variance, variance, count - 1)
-    means = correct / draws
-    single = np.bincount(which, means * (1 - means)) / sizes * draws / (draws - 1)
-    between = accuracy.var(axis=1, ddof=1)
-    covariance = np.where(sizes > 1, (between - single / sizes) / np.maximum(1 - 1 / sizes, 0.5), 0.0)
-    factor = weights**2 / draws
-    return SharedDraws(max(0.0, float(factor @ covariance)), float(factor @ between), count * (draws - 1))
+    value, variance, freedom, n = found
+    if variance is None:
+        return Interval(value, 0.0, 1.0)
+    spread = value * (1 - value)
+    size = float(n) if spread <= 0 else min(float(most), spread / variance) if variance > 0 else float(most)
+    return _score(value, size, float(scipy.special.stdtrit(freedom, 0.5 + _level(level) / 2)))
+
+
+def of_difference(found: Estimate, level: float = 0.95) -> Difference:
+    """Student's t interval of a mean in [-1, 1], and its two-sided p against 0; [-1, 1] and 1 if nothing is known."""
+    value, variance, freedom, _ = found
+    if variance is None:
+        return Difference(value, -1.0, 1.0, 1.0)
+    error = float(np.sqrt(variance))
+    reach = float(scipy.special.stdtrit(freedom, 0.5 + _level(level) / 2)) * error
+    p = float(2 * scipy.special.stdtr(freedom, -abs(value) / error)) if error > 0 else 0.0
+    return Difference(value, max(-1.0, value - reach), min(1.0, value + reach), p)
 
 
 def mcnemar(a: NDArray[Any], b: NDArray[Any], level: float = 0.95) -> PairedTest:
@@ -167,27 +141,22 @@ def mcnemar(a: NDArray[Any], b: NDArray[Any], level: float = 0.95) -> PairedTest
     return PairedTest(only_a, only_b, Difference((only_a - only_b) / n, float(low), float(high), test))
 
 
-def paired_difference(a: Floats, b: Floats, level: float = 0.95, draw_variance: float = 0.0) -> Difference:
-    """Difference of two models' expected accuracies on the same images: a, b (n,) probabilities of being right.
+def paired_difference(a: Floats, b: Floats, level: float = 0.95) -> Difference:
+    """Difference of two accuracies on the same images: a, b (n,) probabilities of being right.
 
-    Student's paired t over images (n - 1 degrees of freedom). Independent draws are inside the
-    per-image values; where shards share their draws, `draw_variance` is the sum of both models'
-    `shared_draws(...).variance`. Where no image differs at all, the interval is Clopper-Pearson's
-    for the share that would (0 of n): p is 1.
+    Student's paired t over images (n - 1 degrees of freedom), which holds the draws of each image if none are shared
+    (`bench.votes.paired.difference` knows of shards). Where no image differs at all, the interval is
+    Clopper-Pearson's for the share that would (0 of n): p is 1.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     n = _paired(a, b)
     if n < 2:
         raise ValueError("a paired difference needs two images or more")
     gap = a - b
-    value = float(gap.mean())
-    if not gap.any() and draw_variance == 0:
+    if not gap.any():
         most = 1 - ((1 - _level(level)) / 2) ** (1 / n)
         return Difference(0.0, -most, most, 1.0)
-    error = float(np.sqrt(gap.var(ddof=1) / n + draw_variance))
-    reach = float(scipy.special.stdtrit(n - 1, 0.5 + _level(level) / 2)) * error
-    p = float(2 * scipy.special.stdtr(n - 1, -abs(value) / error)) if error > 0 else 0.0
-    return Difference(value, max(-1.0, value - reach), min(1.0, value + reach), p)
+    return of_difference(Estimate(float(gap.mean()), float(gap.var(ddof=1)) / n, float(n - 1), n), level)
 
 
 def holm(pvalues: Floats | list[float]) -> NDArray[np.float64]:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import scipy  # scipy.special is loaded when it is first needed
 from numpy.typing import NDArray
 
-from bench.votes import intervals
+from bench.votes import intervals, sharing
+from bench.votes.sharing import Estimate, Values, estimate
 from bench.votes.stopping import ppr
 from bench.votes.votes import Votes
 
@@ -64,10 +64,10 @@ def fold(votes: Votes, kind: str, keys: tuple[str, ...] = (), level: float = LEV
     """The number of this kind with its `level` interval.
 
     accuracy: of a deterministic model. expected: mean over images of the share of the prefix draws
-    that are right; the interval counts images and the draws a shard shares. vote, soft: of the
-    class with most draws, or the largest mean softmax. claimed: the share of images that the attack
-    did not believe it had fooled. The last four have an exact or score interval over images.
-    ValueError for an unknown kind.
+    that are right. vote, soft: of the class with most draws, or the largest mean softmax. claimed:
+    the share of images that the attack did not believe it had fooled. Intervals are score intervals;
+    those of expected, vote and soft count the draws that a shard's images share, and are [0, 1] where
+    one draw of one shard tells nothing of draws. ValueError for an unknown kind.
     """
     if kind in ("vote", "soft") and votes.rule not in ("", kind) and (votes.drawn < votes.drawn.max()).any():
         return Missing(f"its draws ended once the {votes.rule} rule was settled, which does not settle the {kind} rule")
@@ -79,7 +79,10 @@ def fold(votes: Votes, kind: str, keys: tuple[str, ...] = (), level: float = LEV
         return Missing("no attack made these images" if (votes.claimed < 0).all() else "not claimed for every image")
     if kind == "accuracy" and votes.drawn.max() > 1:
         return Missing(f"judged over {votes.drawn.max()} draws: ask for expected, vote or soft")
-    right = votes.claimed == 0 if kind == "claimed" else correct(votes, kind)
+    if kind in ("vote", "soft"):
+        found = values(votes, kind)
+        return _share(estimate(found.each, [(1.0, found)]), kind, keys=keys, level=level)
+    right = correct(votes, kind)
     interval = intervals.share(int(right.sum()), len(right), level)
     return Number(*interval[:3], len(right), kind, keys)
 
@@ -94,6 +97,19 @@ def correct(votes: Votes, kind: str) -> Floats:
         case "claimed":
             return np.asarray(votes.claimed == 0, np.float64)
     raise ValueError(f"no number of kind {kind!r}")
+
+
+def values(votes: Votes, kind: str) -> Values:
+    """The images of a number of this kind with what its draws did to them; `claimed` as if nothing were shared."""
+    each, labels, winners = correct(votes, kind), votes.labels, votes.winners
+    draws = {"expected": votes.prefix_draws, "accuracy": 0, "claimed": 0}.get(kind, int(votes.drawn.max()))
+    moves = None
+    if winners is not None and draws > 1:
+        if kind == "expected":
+            moves = sharing.of_expected(winners == labels[:, None], draws)
+        else:  # the soft vote crosses its boundary where the vote does, if draws shift both alike
+            moves = sharing.of_vote(votes.counts, labels, winners)
+    return Values(each, draws, moves, votes.shard)
 
 
 def predicted(votes: Votes, kind: str) -> NDArray[np.int64]:
@@ -133,22 +149,18 @@ def resubmission(votes: Votes, times: int, level: float = LEVEL) -> Number | Mis
     """Accuracy where an attacker may send each image `times` times: the mean of p^times.
 
     C(right, times) / C(drawn, times) is each image's unbiased estimate from the prefix draws, which
-    no stopping rule cuts short. The interval is Student's t over images.
+    no stopping rule cuts short.
     """
-    if times > votes.prefix_draws:
-        return Missing(f"needs {times} draws an image, {votes.prefix_draws} were made")
-    right = _right(votes.prefix, votes).astype(np.float64)
-    steps = np.arange(times)
-    each = np.prod(np.maximum(right[:, None] - steps, 0) / (votes.prefix_draws - steps), axis=1)
-    return _mean(each, f"resubmission {times}", level)
-
-
-def shared_variance(votes: Votes) -> float:
-    """What the draws that a shard's images share add to the variance of the expected accuracy."""
-    if votes.prefix_draws == 1 and len(votes.draw_right) == 1:
-        return 0.25  # one draw of one shard: nothing to estimate it from, so the most it can be
+    draws = votes.prefix_draws
+    if times > draws:
+        return Missing(f"needs {times} draws an image, {draws} were made")
     right = _right(votes.prefix, votes)
-    return intervals.shared_draws(right, votes.prefix_draws, votes.shard, votes.draw_right).variance
+    steps, moves = np.arange(times), None
+    each = np.prod(np.maximum(right[:, None] - steps, 0) / (draws - steps), axis=1)
+    if votes.winners is not None and draws > 1:
+        moves = sharing.of_resubmission(right, draws, times, votes.winners == votes.labels[:, None])
+    found = estimate(each, [(1.0, Values(each, draws, moves, votes.shard))])
+    return _share(found, f"resubmission {times}", most=len(each) * draws, level=level)
 
 
 def rows(*several: Votes) -> list[NDArray[np.int64]]:
@@ -158,6 +170,8 @@ def rows(*several: Votes) -> list[NDArray[np.int64]]:
     subset. ValueError if they disagree on a label.
     """
     shared = several[0].index
+    if all(np.array_equal(votes.index, shared) for votes in several[1:]) and (shared[1:] > shared[:-1]).all():
+        return _alike(several, [np.arange(len(shared))] * len(several))
     for votes in several[1:]:
         shared = np.intersect1d(shared, votes.index)
     chosen = []
@@ -165,6 +179,10 @@ def rows(*several: Votes) -> list[NDArray[np.int64]]:
         order = np.argsort(votes.index)
         at = order[np.searchsorted(votes.index, np.sort(shared), sorter=order)]
         chosen.append(np.asarray(at, np.int64))
+    return _alike(several, chosen)
+
+
+def _alike(several: Sequence[Votes], chosen: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
     labels = several[0].labels[chosen[0]]
     if any((votes.labels[at] != labels).any() for votes, at in zip(several, chosen, strict=True)):
         raise ValueError("the records give one image different labels")
@@ -182,38 +200,56 @@ def worst(several: Sequence[Votes], kind: str, level: float = LEVEL) -> Number |
     if not len(chosen[0]):
         return Missing("the attacks' records share no image")
     least = np.min([correct(votes, kind)[at] for votes, at in zip(several, chosen, strict=True)], axis=0)
-    return _mean(least, kind, level)
+    draws = 0 if kind == "accuracy" else 1  # a minimum has no moves: of shared draws the spread between shards tells
+    part = Values(least, draws, None, several[0].shard[chosen[0]])
+    return _share(estimate(least, [(1.0, part)]), kind, level=level)
 
 
 def given_clean(votes: Votes, clean: Votes, kind: str, level: float = LEVEL) -> Number | Missing:
     """Accuracy among the images that the model gets right without an attack.
 
-    For "expected" each image weighs by its clean probability, sum(p q) / sum(p), with the delta
-    method's interval for a ratio; for the others it is a share of the initially correct.
+    For "expected" each image weighs by its clean probability, sum(p q) / sum(p), less what draws that both
+    records share would add to the product; for the others it is a share of the initially correct. The interval is
+    the delta method's for a ratio.
     """
     at, at_clean = rows(votes, clean)
     if not len(at):
         return Missing("no image is in both records")
-    right, weight = correct(votes, kind)[at], correct(clean, kind)[at_clean]
-    total = weight.sum()
+    attacked, weights = values(votes, kind).at(at), values(clean, kind).at(at_clean)
+    total = float(weights.each.sum())
     if total == 0:
         return Missing("no image is right without an attack")
-    if kind != "expected":
-        kept = right[weight > 0]
-        return Number(*intervals.share(int(kept.sum()), len(kept), level)[:3], len(kept), kind)
-    ratio = float((right * weight).sum() / total)
-    mean = _mean((right - ratio) * weight * len(weight) / total, kind, level)
-    return Number(ratio, max(0.0, ratio - mean.half), min(1.0, ratio + mean.half), len(weight), kind)
+    both = attacked.each * weights.each
+    if kind == "expected" and attacked.draws > 1 and weights.draws > 1:
+        both = both - _same_draws(attacked, weights)
+    ratio, weight = min(1.0, max(0.0, float(both.sum()) / total)), total / len(both)
+    each = (both - ratio * weights.each) / weight
+    found = estimate(each, [(weights.each / weight, attacked), ((attacked.each - ratio) / weight, weights)])
+    kept = len(both) if kind == "expected" else int(total)
+    most = kept * max(1, attacked.draws) if kind == "expected" else kept
+    return _share(found._replace(value=ratio, n=kept), kind, most=most, level=level)
 
 
-def _mean(each: Floats, kind: str, level: float) -> Number:
-    n, value = len(each), float(each.mean())
-    if n < 2:
-        return Number(value, 0.0, 1.0, n, kind)
-    if ((each == 0) | (each == 1)).all():
-        return Number(*intervals.share(int(each.sum()), n, level)[:3], n, kind)
-    half = float(scipy.special.stdtrit(n - 1, (1 + level) / 2) * each.std(ddof=1) / np.sqrt(n))
-    return Number(value, max(0.0, value - half), min(1.0, value + half), n, kind)
+def _same_draws(a: Values, b: Values) -> Floats:
+    """What the draws that a and b share add to the product of their means, image by image (n,).
+
+    Streams are hashed from seed, shard and draw, so records of equal shards meet the same noise: E[mean a * mean b]
+    is p q + Cov / max(draws).
+    """
+    if a.moves is None or b.moves is None or (a.shard != b.shard).any():
+        return np.zeros(len(a.each))
+    known = min(a.moves.shape[1], b.moves.shape[1])
+    first, second = a.moves[:, :known], b.moves[:, :known]
+    product = (first - first.mean(1, keepdims=True)) * (second - second.mean(1, keepdims=True))
+    scale = np.sqrt(a.draws * b.draws) / max(a.draws, b.draws)
+    return np.asarray(product.sum(1, dtype=np.float64) / (known - 1) * scale, np.float64)
+
+
+def _share(
+    found: Estimate, kind: str, *, most: int | None = None, keys: tuple[str, ...] = (), level: float = LEVEL
+) -> Number:
+    interval = intervals.of_share(found, found.n if most is None else most, level)
+    return Number(*interval[:3], found.n, kind, keys)
 
 
 def _right(counts: NDArray[Any], votes: Votes) -> NDArray[np.int64]:

@@ -119,7 +119,6 @@ def test_paired_difference_is_the_paired_t_and_covers() -> None:
         interval_ = paired_difference(x, y)
         hits += interval_.low <= 0.02 * 0.8 <= interval_.high
     assert 0.93 <= hits / 2000 <= 0.97
-    assert paired_difference(a, b, draw_variance=0.01).high > got.high
 
 
 def test_holm_rejects_in_steps() -> None:

@@ -146,7 +146,7 @@ def test_one_submission_is_the_expected_accuracy():
 
 def shuffled(votes: Votes, order) -> Votes:
     """The same images in another order, as one shard."""
-    names = ("index", "labels", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed")
+    names = ("index", "labels", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed", "winners")
     return replace(votes, **{name: getattr(votes, name)[order] for name in names})
 
 

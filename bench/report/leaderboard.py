@@ -10,13 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.recipes import PGD, Attack, Clean, Distilled, Fetched, Peer, Trained
+from bench.recipes import Distilled, Fetched, Outcomes, Trained
 from bench.report.tables import Lookup
-from bench.suite.cells import Cell, Suite
+from bench.report.white_box import EPS, FEWEST, Lowest, eps_of, kind_of, lowest_of, named, shared_numbers
+from bench.suite.cells import Suite
 from bench.votes.numbers import Missing, Number, fold
+from bench.votes.votes import Votes
 
 FILE = Path(__file__).parent / "data" / "robustbench" / "cifar10-linf.json"
-EPS = Fraction(8, 255)
 
 
 class Baseline(NamedTuple):
@@ -62,8 +63,9 @@ class Leaderboard(NamedTuple):
 class Ours(NamedTuple):
     """A model of a suite: its accuracy clean, under AutoAttack and under PGD-10, as far as recorded.
 
-    `version` is AutoAttack's; `claimed` is the accuracy that AutoAttack as published itself saw; `baseline`
-    the leaderboard's id, where the model is one of it; `elsewhere` other L-inf eps at which it was attacked.
+    `lowest` is what it is ranked by, on FEWEST images at least; `both` AutoAttack and PGD-10 on the images that both
+    were judged on; `version` is AutoAttack's; `claimed` is the accuracy that AutoAttack as published itself saw;
+    `baseline` the leaderboard's id, where the model is one of it; `elsewhere` other L-inf eps at which it was attacked.
     """
 
     name: str
@@ -76,6 +78,8 @@ class Ours(NamedTuple):
     stochastic: bool = False
     baseline: str | None = None
     elsewhere: tuple[Fraction, ...] = ()
+    lowest: Lowest | None = None
+    both: tuple[Number, Number] | None = None
 
 
 @cache
@@ -116,60 +120,67 @@ def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
 
     Of several records of one number, the one with most images counts.
     """
-    best: dict[tuple[str, str], tuple[Number, Number | None, str]] = {}
-    elsewhere: dict[str, set[Fraction]] = {}
-    for cell in suite.cells():
-        what = _kind(cell)
-        if (eps := _elsewhere(cell)) is not None and lookup(cell.outcomes) is not None:
-            elsewhere.setdefault(cell.target, set()).add(eps)
-        votes = lookup(cell.outcomes) if what else None
-        if not what or votes is None:
-            continue
-        number = fold(votes, suite.models[cell.target].number, (cell.outcomes.key,))
-        held = best.get((cell.target, what))
-        if isinstance(number, Missing) or (held and held[0].n >= number.n):
-            continue
-        claimed = fold(votes, "claimed") if what == "published" else None
-        attack = cell.outcomes.examples.attack
-        version = str(attack.arguments.get("version", "standard")) if isinstance(attack, Peer) else ""
-        if isinstance(attack, Peer) and attack.kind == "autoattack":
-            version = attack.name
-        best[cell.target, what] = (number, claimed if isinstance(claimed, Number) else None, version)
     found = []
+    cells = list(suite.cells())
     for name, entry in suite.models.items():
-        numbers = {what: best[name, what] for what in ("clean", "autoattack", "pgd") if (name, what) in best}
-        if not numbers:
+        recorded: dict[str, tuple[Votes, str]] = {}  # by what a cell is: the record with most images, the attack's name
+        attacked: dict[Outcomes, tuple[Votes, str]] = {}
+        elsewhere = set()
+        for cell in cells:
+            what, eps = kind_of(cell), eps_of(cell)
+            if cell.target != name or (what is None and eps is None):
+                continue
+            votes = lookup(cell.outcomes)
+            if votes is None or isinstance(fold(votes, entry.number), Missing):
+                continue
+            called = named(cell.outcomes.examples.attack, cell.attack)
+            if what is not None and (what not in recorded or len(recorded[what][0].labels) < len(votes.labels)):
+                recorded[what] = (votes, called)
+            if eps == EPS:
+                attacked[cell.outcomes] = (votes, called)
+            elif eps is not None:
+                elsewhere.add(eps)
+        clean, robust, pgd = (recorded.get(what, (None, ""))[0] for what in ("clean", "autoattack", "pgd"))
+        published = recorded.get("published")
+        claimed = fold(published[0], "claimed") if published else None
+        if not (clean or attacked):
             continue
-        published = best.get((name, "published"))
-        robust = numbers.get("autoattack")
         found.append(
             Ours(
                 name=entry.label or name,
                 architecture=_architecture(entry.weights),
-                clean=numbers["clean"][0] if "clean" in numbers else None,
-                autoattack=robust[0] if robust else None,
-                pgd=numbers["pgd"][0] if "pgd" in numbers else None,
-                version=robust[2] if robust else "",
-                claimed=published[1] if published else None,
+                clean=number_of(clean, entry.number),
+                autoattack=number_of(robust, entry.number),
+                pgd=number_of(pgd, entry.number),
+                version=recorded["autoattack"][1] if robust else "",
+                claimed=claimed if isinstance(claimed, Number) else None,
                 stochastic=entry.model.stochastic,
                 baseline=_baseline(entry.weights),
-                elsewhere=tuple(sorted(elsewhere.get(name, ()))),
+                elsewhere=tuple(sorted(elsewhere)),
+                lowest=lowest_of(clean, list(attacked.values()), entry.number),
+                both=shared_numbers(robust, pgd, entry.number) if robust and pgd else None,
             )
         )
     return found
 
 
+def number_of(votes: Votes | None, kind: str) -> Number | None:
+    number = fold(votes, kind) if votes else None
+    return number if isinstance(number, Number) else None
+
+
 def compare(models: Sequence[Ours]) -> str:
     """Markdown: the leaderboard's WideResNet-28 rows with our models among them, the other rows, and words."""
     board = leaderboard()
-    ranked = [model for model in models if model.clean and model.autoattack]
+    ranked = [model for model in models if model.lowest and model.lowest.robust.n >= FEWEST]
     narrow = [entry for entry in board.entries if _is_wrn28(entry.architecture)]
     rest = [entry for entry in board.entries if not _is_wrn28(entry.architecture)]
     lines = [
         "# RobustBench beside ours: CIFAR-10, L-inf, eps 8/255",
         "",
         f"Published rows: {board.source}. Accuracies in percent; robust is the lower of AutoAttack and other "
-        "evaluations, by which the leaderboard ranks. Our rows are bold, with 95 % intervals.",
+        "evaluations, by which the leaderboard ranks. Our rows are bold, with 95 % intervals, and ranked by the lowest "
+        f"white-box number; below {FEWEST:,} images a model has no place.",
         "",
         "## WideResNet-28",
         "",
@@ -191,20 +202,26 @@ def compare(models: Sequence[Ours]) -> str:
 def words(model: Ours) -> list[str]:
     """What must be said of a model's numbers beside the leaderboard's, a sentence each."""
     board, said = leaderboard(), []
-    robust, clean = model.autoattack, model.clean
-    if robust and clean:
-        at = place(clean.value, robust.value)
-        span = f"{place(clean.value, robust.high)} to {place(clean.value, robust.low)}"
-        where = f"place {at} of {len(board.entries) + 1} (its interval reaches from {span})"
-        said.append(f"**{model.name}**: {_points(robust)} under AutoAttack ({model.version}) would have {where}.")
-        if robust.n < 10_000:
-            said.append(f"**{model.name}** was judged on {robust.n:,} of the 10,000 images on which the others were.")
-    elif model.pgd and clean:
-        at = place(clean.value, model.pgd.value)
+    robust, clean, lowest = model.autoattack, model.clean, model.lowest
+    if lowest and lowest.robust.n < FEWEST:
         said.append(
-            f"**{model.name}** has no AutoAttack number here. Under PGD-10 it has {_points(model.pgd)}; AutoAttack is "
-            f"the stronger attack, so place {at} is the best it could have."
+            f"**{model.name}**: {_points(lowest.robust)} under {lowest.attack}, on {lowest.robust.n:,} images: below "
+            f"{FEWEST:,} a model has no place."
         )
+    elif lowest:
+        shares = (lowest.robust.high, lowest.robust.value, lowest.robust.low)
+        low, value, high = (place(lowest.clean.value, share) for share in shares)
+        where = f"place {value} of {len(board.entries) + 1} (its interval reaches from {low} to {high})"
+        said.append(f"**{model.name}**: {_points(lowest.robust)} under {lowest.attack} would have {where}.")
+        if lowest.robust.n < 10_000:
+            said.append(
+                f"**{model.name}** was judged on {lowest.robust.n:,} of the 10,000 images on which the others were."
+            )
+        if not robust and not model.stochastic:
+            said.append(
+                f"**{model.name}** has no AutoAttack number here. One more attack can only leave less, so place "
+                f"{value} is the best it could have."
+            )
     else:
         if not clean:
             lacks = "has no clean accuracy here"
@@ -214,12 +231,14 @@ def words(model: Ours) -> list[str]:
         else:
             lacks = f"has no white-box number at eps {EPS * 255}/255 here"
         said.append(f"**{model.name}** {lacks}, so it has no place.")
-    if robust and model.pgd:
-        gap = 100 * (model.pgd.value - robust.value)
+    if model.both:
+        auto, pgd = model.both
+        gap = 100 * (pgd.value - auto.value)
         side = "less" if gap >= 0 else "more"
         said.append(
-            f"**{model.name}**: AutoAttack leaves {abs(gap):.1f} points {side} than PGD-10 "
-            f"({100 * robust.value:.1f} against {100 * model.pgd.value:.1f} %); the leaderboard knows AutoAttack alone."
+            f"**{model.name}**: {model.version} leaves {abs(gap):.1f} points {side} than PGD-10 on the {auto.n:,} "
+            f"images of both ({100 * auto.value:.1f} against {100 * pgd.value:.1f} %); the leaderboard knows "
+            "AutoAttack alone."
         )
     if model.stochastic:
         said.append(
@@ -243,68 +262,40 @@ def _deviation(what: str, number: Number, value: float) -> str:
     inside = number.low <= value <= number.high
     verdict = "inside its interval" if inside else "outside its interval"
     return (
-        f"{what} {_points(number)} recorded, {100 * value:.2f} % on the leaderboard: "
+        f"{what} {_points(number)} recorded on {number.n:,} images, {100 * value:.2f} % on the leaderboard's 10,000: "
         f"{100 * (number.value - value):+.2f} points, {verdict}."
     )
 
 
 def _table(board: Leaderboard, entries: Sequence[Baseline], models: Sequence[Ours]) -> list[str]:
-    rows: list[tuple[float, float, str]] = []
+    lines_of: list[tuple[float, float, str]] = []
     for entry in entries:
         extra, flag = "yes" if entry.extra_data else "no", " (flagged)" if entry.unreliable else ""
         cells = [
             str(board.rank(entry.id)), entry.id + flag, entry.architecture, extra, entry.venue,
             f"{100 * entry.clean:.2f}", f"{100 * entry.autoattack:.2f}", f"{100 * entry.robust:.2f}",
         ]  # fmt: skip
-        rows.append((-entry.robust, -entry.clean, " | ".join(cells)))
+        lines_of.append((-entry.robust, -entry.clean, " | ".join(cells)))
     for model in models:
-        assert model.clean and model.autoattack
+        assert model.lowest
+        clean, robust = model.lowest.clean, model.lowest.robust
         published = board.named(model.baseline) if model.baseline else None
         extra = "yes" if published and published.extra_data else "no"
-        at = f"({place(model.clean.value, model.autoattack.value)})"
+        at = f"({place(clean.value, robust.value)})"
         cells = [
             at,
             model.name,
             model.architecture,
             extra,
             "ours",
-            _points(model.clean, ""),
-            _points(model.autoattack, ""),
+            _points(clean, ""),
+            _points(model.autoattack, "") if model.autoattack else "\N{EM DASH}",
         ]
-        cells = [f"**{cell}**" for cell in (*cells, f"{100 * model.autoattack.value:.2f}")]
-        rows.append((-model.autoattack.value, -model.clean.value, " | ".join(cells)))
+        cells = [f"**{cell}**" for cell in (*cells, f"{100 * robust.value:.2f}")]
+        lines_of.append((-robust.value, -clean.value, " | ".join(cells)))
     heads = ("Place", "Model", "Architecture", "Extra data", "Venue", "Clean", "AutoAttack", "Robust")
     lines = [f"| {' | '.join(heads)} |", "| --: | --- | --- | --- | --- | --: | --: | --: |"]
-    return lines + [f"| {text} |" for _, _, text in sorted(rows)]
-
-
-def _kind(cell: Cell) -> str | None:
-    """Which of the three numbers a cell is, if it is white-box and at the leaderboard's eps."""
-    data = cell.outcomes.examples.data
-    if cell.source not in (None, cell.target) or (data.kind, data.split) != ("cifar10", "test"):
-        return None
-    attack: Attack = cell.outcomes.examples.attack
-    match attack:
-        case Clean():
-            return "clean"
-        case PGD(steps=10, norm="Linf", eps=eps) if eps == EPS:
-            return "pgd"
-        case Peer(kind="autoattack", norm="Linf", name="standard" | "plus" | "rand", eps=eps) if eps == EPS:
-            return "autoattack"
-        case Peer(kind="autoattack", norm="Linf", name=name, eps=eps) if eps == EPS and name.endswith("as published"):
-            return "published"
-        case Peer(kind="torchattacks", name="AutoAttack", norm="Linf", eps=eps) if eps == EPS:
-            return "autoattack"
-        case _:
-            return None
-
-
-def _elsewhere(cell: Cell) -> Fraction | None:
-    """The L-inf eps of a white-box cell on test images, if it is not the leaderboard's."""
-    attack: Attack = cell.outcomes.examples.attack
-    own = cell.source == cell.target and cell.outcomes.examples.data.split == "test"
-    eps = getattr(attack, "eps", None) if own and getattr(attack, "norm", "Linf") == "Linf" else None
-    return eps if isinstance(eps, Fraction) and eps != EPS else None
+    return lines + [f"| {text} |" for _, _, text in sorted(lines_of)]
 
 
 def _architecture(weights: Trained | Distilled | Fetched) -> str:

@@ -115,6 +115,13 @@ PROTOCOLS = {"frozen": "one frozen draw", "none": "mean network"}
 """How an attack met the draws, where that is not by fresh ones."""
 
 
+def other_arguments(attack: Peer) -> dict[str, Any]:
+    """Arguments that make a library's AutoAttack another attack than the version of that name; {} of other attacks."""
+    if attack.kind != "autoattack" and (attack.kind, attack.name) != ("torchattacks", "AutoAttack"):
+        return {}
+    return {key: value for key, value in attack.arguments.items() if key not in ("version", "norm", "eps")}
+
+
 def access(source: Model | None, target: Model, attack: Attack) -> str:
     """What the attacker knew, read off the recipes: white-box means the target's own weights."""
     if isinstance(attack, Clean) or source is None:
@@ -135,6 +142,7 @@ def access(source: Model | None, target: Model, attack: Attack) -> str:
         case Square(draws=draws):
             return f"scores only ({draws} draws a query)" if source.stochastic else "scores only"
         case Peer(draw=draw):  # the column says which library's attack it is
+            details += [f"{key} = {value}" for key, value in sorted(other_arguments(attack).items())]
             if draw in PROTOCOLS:
                 details.append(PROTOCOLS[draw])
         case Strong():
@@ -181,6 +189,11 @@ def remarks(
     return said
 
 
+def _rival(cell: Cell) -> tuple[int, str, str]:
+    examples = cell.outcomes.examples
+    return cell.column, cell.target, access(examples.source, cell.outcomes.target, examples.attack)
+
+
 def _warned(warn: Warn | None, cell: Cell) -> list[str]:
     text = warn(cell.outcomes) if warn else None
     return [f"suspicious: {text}"] if text else []
@@ -214,10 +227,10 @@ def _view(
     spoken = [texts for number, texts in zip(numbers, said, strict=True) if isinstance(number, Number)]
     everywhere = [text for text in spoken[0] if all(text in texts for texts in spoken)] if spoken else []
     legend = list(dict.fromkeys(text for texts in said for text in texts if text not in everywhere))
-    best: dict[int, float] = {}
+    rivals: dict[tuple[int, str, str], list[float]] = {}  # only one target's numbers of one access compare
     for cell, number in zip(cells, numbers, strict=True):
         if isinstance(number, Number):
-            best[cell.column] = max(best.get(cell.column, 0.0), number.value)
+            rivals.setdefault(_rival(cell), []).append(number.value)
     shown: dict[tuple[int, int], CellView] = {}
     for cell, number, texts in zip(cells, numbers, said, strict=True):
         found = votes[cell.outcomes]
@@ -226,7 +239,7 @@ def _view(
             cell, number, access(examples.source, cell.outcomes.target, examples.attack),
             float(found.drawn.mean()) if found is not None else 0.0,
             tuple(sorted(legend.index(text) for text in texts if text not in everywhere)),
-            isinstance(number, Number) and number.value == best[cell.column] and len(table.rows) > 1,
+            isinstance(number, Number) and len(near := rivals[_rival(cell)]) > 1 and number.value == max(near),
         )  # fmt: skip
     views = []
     for i in range(len(table.rows)):
@@ -245,9 +258,12 @@ def _view(
         (column.label or column.attack) + ("" if precisions in ([], ["float32"]) else f" ({', '.join(precisions)})")
         for column, precisions in zip(table.columns, computed, strict=True)
     ]
+    said_of_numbers = "Accuracy in percent ± the longer arm of its 95 % interval"
+    bold = any(view.best for view in shown.values())
+    said_of_numbers += "; bold: the highest of a column's numbers of one target and one access." if bold else "."
     return TableView(
         name, table.title or name, table.caption, table.heads, tuple(heads), tuple(views), tuple(legend),
-        ("Accuracy in percent ± the longer arm of its 95 % interval; bold: our best of the column.", *notes),
+        (said_of_numbers, *notes),
         provenance(suite, [view for view in shown.values() if isinstance(view.number, Number)], manifests),
     )  # fmt: skip
 

@@ -189,6 +189,18 @@ def _alike(several: Sequence[Votes], chosen: list[NDArray[np.int64]]) -> list[ND
     return chosen
 
 
+def among(votes: Votes, kind: str, at: NDArray[np.int64], level: float = LEVEL) -> Number | Missing:
+    """The number of this kind of some of a record's images, by their rows `at`."""
+    whole = fold(votes, kind, level=level)
+    if isinstance(whole, Missing) or len(at) == whole.n:
+        return whole
+    if not len(at):
+        return Missing("no image is in both records")
+    part = values(votes, kind).at(at)
+    most = len(at) * part.draws if kind == "expected" else len(at)
+    return _share(estimate(part.each, [(1.0, part)]), kind, most=most, level=level)
+
+
 def worst(several: Sequence[Votes], kind: str, level: float = LEVEL) -> Number | Missing:
     """Accuracy when each image meets the attack that is worst for it: the per-image minimum.
 

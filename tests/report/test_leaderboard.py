@@ -15,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_votes import labels_of, votes_from
 
+from bench.recipes import Peer
 from bench.report import leaderboard as baselines
 from bench.report.leaderboard import Ours, compare, leaderboard, ours, place, words
+from bench.report.tables import access
+from bench.report.white_box import Lowest, named
 from bench.suite.reader import load
 from bench.votes.numbers import Number
 from bench.votes.votes import Votes
@@ -90,7 +93,9 @@ def test_more_robust_is_never_placed_later(clean: float, a: float, b: float) -> 
 
 
 def test_what_is_said_of_a_deterministic_model() -> None:
-    model = Ours("Student", "WideResNet-28-4", number(0.8), number(0.42, 1000), number(0.46), "standard")
+    auto, same = number(0.42, 1000), number(0.44, 1000)
+    model = Ours("Student", "WideResNet-28-4", number(0.8), auto, number(0.46), "AutoAttack (standard)",
+                 lowest=Lowest("AutoAttack (standard)", auto, number(0.8, 1000)), both=(auto, same))  # fmt: skip
     text = compare([model])
     table = [line for line in text.splitlines() if line.startswith("|")]
     mine = next(i for i, line in enumerate(table) if "**Student**" in line)
@@ -98,8 +103,8 @@ def test_what_is_said_of_a_deterministic_model() -> None:
     said = "\n".join(words(model))
     assert "place 83 of 100" in said
     assert "judged on 1,000 of the 10,000 images" in said
-    assert "AutoAttack leaves 4.0 points less than PGD-10 (42.0 against 46.0 %)" in said
-    assert "randomised" not in said
+    both = "AutoAttack (standard) leaves 2.0 points less than PGD-10 on the 1,000 images of both (42.0 against 44.0 %)"
+    assert both in said and "randomised" not in said
 
 
 def test_what_is_said_of_a_randomised_model() -> None:
@@ -110,9 +115,11 @@ def test_what_is_said_of_a_randomised_model() -> None:
 
 
 def test_without_autoattack_there_is_no_rank_but_a_bound() -> None:
-    model = Ours("Teacher", "WideResNet-28-4", number(0.85), None, number(0.6))
-    assert "| **Teacher**" not in compare([model])
-    assert "the best it could have" in words(model)[0]
+    model = Ours("Teacher", "WideResNet-28-4", number(0.85), None, number(0.6),
+                 lowest=Lowest("PGD-10", number(0.6), number(0.85)))  # fmt: skip
+    assert "| **Teacher** | **WideResNet-28-4** | **no** |" in compare([model])
+    assert "the best it could have" in "\n".join(words(model))
+    assert "the best it could have" not in "\n".join(words(model._replace(stochastic=True)))
     half = words(Ours("Half", "x", number(0.8), None, None))[0]
     assert "no white-box number at eps 8/255 here, so it has no place" in half
     assert "no clean accuracy here" in words(Ours("Half", "x", None, None, number(0.4)))[0]
@@ -126,7 +133,8 @@ def test_a_model_at_another_eps_has_a_clean_accuracy_and_no_place() -> None:
 def test_a_rejudged_model_is_held_against_its_own_row() -> None:
     good = Ours("C", "w", number(0.8969), number(0.60), None, "standard", baseline="Carmon2019Unlabeled")
     said = "\n".join(words(good))
-    assert "clean 89.69 % (88.7 to 90.7) recorded, 89.69 % on the leaderboard: +0.00 points, inside" in said
+    beside = "recorded on 10,000 images, 89.69 % on the leaderboard's 10,000: +0.00 points, inside"
+    assert f"clean 89.69 % (88.7 to 90.7) {beside}" in said
     assert "+0.47 points, inside its interval" in said
     assert "outside" in "\n".join(words(good._replace(autoattack=number(0.5, reach=0.001))))
 
@@ -177,6 +185,75 @@ def test_a_suites_own_numbers_are_found_at_the_right_eps_and_white_box(tmp_path:
     assert ours(suite, lambda outcomes: None) == [] and "nothing of ours" in compare([])
 
 
+def chosen(right: np.ndarray, index: np.ndarray) -> Votes:
+    """One draw each of the images at `index`, right where `right`."""
+    labels = labels_of(index)
+    return votes_from(np.eye(10)[np.where(right, labels, (labels + 1) % 10)], index, 1, 0, claimed=0)
+
+
+def found_with(tmp_path: Path, attacks: dict[str, Votes], clean: Votes, more: str = "") -> Ours:
+    text = SUITE.replace('columns = ["clean", "pgd10", "aa", "weaker"]', f"columns = {['clean', *attacks]}")
+    (tmp_path / "s.toml").write_text(text.replace("stop = 4", "stop = 2000") + more)
+    suite = load(tmp_path / "s.toml")
+    record = {
+        cell.outcomes.key: clean if cell.attack == "clean" else attacks[cell.attack]
+        for cell in suite.cells() if cell.source in (None, "carmon")
+    }  # fmt: skip
+    (found,) = ours(suite, lambda outcomes: record.get(outcomes.key))
+    return found
+
+
+EVERY = np.arange(2000)
+
+
+def test_attacks_are_compared_on_the_images_that_both_met(tmp_path: Path) -> None:
+    """AutoAttack left 30 % of 10 images and PGD 24 % of 300, on those 10 the same 30 %: no six points between them."""
+    clean, left = chosen(EVERY >= 0, EVERY), EVERY % 25 < 6
+    left[:10] = EVERY[:10] < 3
+    found = found_with(tmp_path, {"aa": chosen(left[:10], EVERY[:10]), "pgd10": chosen(left, EVERY)}, clean)
+    assert found.both is not None and found.both[0].value == found.both[1].value == 0.3
+    both = "leaves 0.0 points less than PGD-10 on the 10 images of both (30.0 against 30.0 %)"
+    assert both in "\n".join(words(found))
+    assert found.lowest is not None and found.lowest.attack == "PGD-10" and found.lowest.robust.n == 2000
+
+
+def test_a_model_is_ranked_by_the_attack_that_left_least(tmp_path: Path) -> None:
+    clean = chosen(EVERY % 10 > 0, EVERY)
+    found = found_with(tmp_path, {"aa": chosen(EVERY % 2 > 0, EVERY), "pgd10": chosen(EVERY % 5 < 2, EVERY)}, clean)
+    assert found.lowest is not None and (found.lowest.attack, found.lowest.robust.value) == ("PGD-10", 0.4)
+    said = "\n".join(words(found))
+    assert f"under PGD-10 would have place {place(0.9, 0.4)} of 100" in said
+    assert f"| **({place(0.9, 0.4)})** | **carmon** |" in compare([found])
+
+
+def test_below_a_thousand_images_there_is_no_place(tmp_path: Path) -> None:
+    clean, some = chosen(EVERY % 10 > 0, EVERY), chosen(EVERY[:999] % 2 > 0, EVERY[:999])
+    found = found_with(tmp_path, {"aa": some}, clean)
+    said = "\n".join(words(found))
+    assert "on 999 images: below 1,000 a model has no place" in said and "would have place" not in said
+    assert "**carmon**" not in compare([found]).split("## In words")[0]
+
+
+def test_the_clean_accuracy_beside_a_rank_is_of_the_same_images(tmp_path: Path) -> None:
+    clean = chosen(EVERY < 1500, EVERY)
+    found = found_with(tmp_path, {"aa": chosen(EVERY[:1000] % 2 > 0, EVERY[:1000])}, clean)
+    assert found.clean is not None and found.lowest is not None
+    assert (found.clean.value, found.lowest.clean.value) == (0.75, 1.0)
+
+
+def test_autoattack_with_other_arguments_is_not_called_autoattack(tmp_path: Path) -> None:
+    few = '[attacks.few]\nkind = "autoattack"\nname = "standard"\narguments = { apgd = { n_iter = 2 } }\n'
+    clean = chosen(EVERY >= 0, EVERY)
+    found = found_with(tmp_path, {"few": chosen(EVERY % 2 > 0, EVERY)}, clean, few)
+    assert found.autoattack is None and found.lowest is not None
+    assert found.lowest.attack == "an AutoAttack of other arguments (standard, apgd = {'n_iter': 2})"
+    assert named(Peer(kind="torchattacks", name="AutoAttack", arguments={"version": "rand"})) == "AutoAttack (rand)"
+    model = load(tmp_path / "s.toml").models["carmon"].model
+    peer = Peer(kind="autoattack", arguments={"apgd": {"n_iter": 2}})
+    assert access(model, model, peer) == "white-box (apgd = {'n_iter': 2})"
+    assert access(model, model, Peer(kind="torchattacks", name="PGD", arguments={"steps": 7})) == "white-box"
+
+
 def test_the_shipped_file_is_the_one_that_was_fetched() -> None:
     digest = hashlib.sha256(baselines.FILE.read_bytes()).hexdigest()
     assert digest == "2df5f53f388534e09223d9b9c2c654c54d3661473c821168eef9424e413ba744"
@@ -199,4 +276,4 @@ def test_the_suite_of_robustbench_cites_the_shipped_leaderboard() -> None:
             entry = leaderboard().named(suite.models[row.target].label)
             assert entry is not None and suite.models[row.target].weights.name == entry.id  # type: ignore[union-attr]
             robust = round(100 * entry.autoattack, 2) if scale == "full" else ""
-            assert cited == (round(100 * entry.clean, 2), "", robust)
+            assert cited == (round(100 * entry.clean, 2), *[""] * (len(table.columns) - 2), robust)

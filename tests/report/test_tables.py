@@ -88,12 +88,17 @@ def test_a_cell_is_the_fold_of_its_record(views, votes):
         assert cell.difference == pytest.approx(100 * cell.number.value - cell.cell.paper)
 
 
-def test_the_best_of_each_column_is_bold(views):
+def test_bold_is_within_one_target_and_one_access(suite, views):
+    """An attack that transfers badly is no defence: a transferred number is not the best beside a white-box one."""
     for view in views:
         for j in range(len(view.columns)):
             column = [row.cells[j] for row in view.rows]
-            top = max(cell.number.value for cell in column)
-            assert [cell.best for cell in column] == [cell.number.value == top for cell in column]
+            for cell in column:
+                near = [other.number.value for other in column
+                        if (other.cell.target, other.access) == (cell.cell.target, cell.access)]  # fmt: skip
+                assert cell.best == (len(near) > 1 and cell.number.value == max(near))
+    transfers = views[2].rows[4:]
+    assert any(cell.best for row in transfers for cell in row.cells) == (transfers[0].heads[1] == transfers[1].heads[1])
 
 
 def test_access_is_read_off_the_recipes(suite, views):

@@ -210,8 +210,8 @@ def words(model: Ours) -> list[str]:
         )
     elif lowest:
         shares = (lowest.robust.high, lowest.robust.value, lowest.robust.low)
-        low, value, high = (place(lowest.clean.value, share) for share in shares)
-        where = f"place {value} of {len(board.entries) + 1} (its interval reaches from {low} to {high})"
+        first, at, last = (place(lowest.clean.value, share) for share in shares)
+        where = f"place {at} of {len(board.entries) + 1} (its interval reaches from {first} to {last})"
         said.append(f"**{model.name}**: {_points(lowest.robust)} under {lowest.attack} would have {where}.")
         if lowest.robust.n < 10_000:
             said.append(
@@ -220,7 +220,7 @@ def words(model: Ours) -> list[str]:
         if not robust and not model.stochastic:
             said.append(
                 f"**{model.name}** has no AutoAttack number here. One more attack can only leave less, so place "
-                f"{value} is the best it could have."
+                f"{at} is the best it could have."
             )
     else:
         if not clean:

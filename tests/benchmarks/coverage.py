@@ -173,7 +173,8 @@ def main() -> None:
     done: dict[str, dict[str, list[float]]] = {}
     if asked.kept and asked.kept.exists():
         done = dict(json.loads(line) for line in asked.kept.read_text().splitlines())
-    todo = sorted((cell for cell in cells() if json.dumps(cell) not in done), key=lambda cell: int(cell["n"]))
+    todo = [cell for cell in cells() if json.dumps(cell) not in done]
+    todo.sort(key=lambda cell: (cell["n"], cell["draws"]))
     with ProcessPoolExecutor(asked.jobs) as pool:
         for cell, result in zip(todo, pool.map(_one, [(cell, asked.repeats) for cell in todo]), strict=True):
             done[json.dumps(cell)] = result

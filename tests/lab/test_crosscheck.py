@@ -5,19 +5,21 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from oracles import NoisyLinear
 from torch import nn
 
 from bench.lab.compute.passes import Compute
-from bench.lab.examine.crosscheck import Row, agreed, crosscheck, words
+from bench.lab.examine.crosscheck import Row, agreed, crosscheck, drawn_together, words
 from bench.lab.images import load
 from bench.lab.streams import Streams
 from bench.lab.weights.fetch import fetch
 from bench.models.classifier import Plain
 from bench.recipes import Fetched
 from bench.votes import intervals
+from bench.votes.sharing import estimate
 
 pytest.importorskip("foolbox")
 
@@ -71,6 +73,16 @@ def test_a_stochastic_source_is_compared_on_shared_fresh_draws() -> None:
     assert all(row.robust.low < row.robust.value < row.robust.high for row in rows)
     assert all(row.agreement is not None and 0.8 < row.agreement <= 1 for row in rows[1:3])
     assert any(row.robust.value * 128 * 8 % 8 for row in rows)  # shares of draws, not of images
+
+
+def test_images_that_err_together_are_not_so_many_answers() -> None:
+    """400 images that are all right or all wrong in each of 8 draws are 8 answers, not 3,200."""
+    right = np.tile(np.array([1, 0, 1, 1, 0, 1, 0, 1], bool), (400, 1))
+    together, apart = drawn_together(right), drawn_together(np.random.default_rng(0).random((400, 8)) < 5 / 8)
+    wide, narrow = (intervals.of_share(estimate(one.each, [(1.0, one)]), 3200) for one in (together, apart))
+    assert wide.high - wide.low > 0.5 and narrow.high - narrow.low < 0.06
+    once = drawn_together(right[:, :1])
+    assert intervals.of_share(estimate(once.each, [(1.0, once)]), 400)[1:] == (0.0, 1.0)
 
 
 def test_a_difference_is_called_one() -> None:

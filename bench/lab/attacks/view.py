@@ -122,12 +122,10 @@ class View:
         assert total is not None
         return total / self.draws(draws)
 
-    def right(self, images: Tensor, labels: Tensor, draws: int) -> NDArray[np.float64]:
-        """How often each image (n,) is right over draws of the judge's stream, once an attack is over: in [0, 1]."""
-        total = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-        for logits in self.all_logits(images, None, draws, "score"):
-            total += ~losses.wrong(logits, labels)
-        return np.asarray((total / self.draws(draws)).cpu().numpy(), np.float64)
+    def right(self, images: Tensor, labels: Tensor, draws: int) -> NDArray[np.bool_]:
+        """Whether each image is right in each draw of the judge's stream, once an attack is over: (n, draws)."""
+        each = [~losses.wrong(logits, labels) for logits in self.all_logits(images, None, draws, "score")]
+        return np.asarray(torch.stack(each, dim=1).cpu().numpy(), np.bool_)
 
     def claims(self, images: Tensor, labels: Tensor, draws: int = 1) -> Tensor:
         """What an attack may believe of its images: 1 where the vote of `draws` draws of its own is wrong, else 0;

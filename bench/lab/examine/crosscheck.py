@@ -29,6 +29,7 @@ from bench.models.adapters.randomised import seeded
 from bench.models.classifier import Classifier
 from bench.recipes import PGD, Peer
 from bench.votes import intervals
+from bench.votes.sharing import Values, estimate, of_expected
 
 CLASSES = 4  # that the targeted loss of APGD-T looks at
 STRONGER = ("APGD-T", "AutoAttack")
@@ -181,25 +182,30 @@ def _foolbox_pgd(
 
 
 def _row(
-    name: str, reference: str, made: dict[str, Tensor], right: dict[str, NDArray[np.float64]], stochastic: bool
+    name: str, reference: str, made: dict[str, Tensor], right: dict[str, NDArray[np.bool_]], stochastic: bool
 ) -> Row:
-    mine, theirs = right[name], right[reference]
-    n = len(mine)
+    ours, others = (drawn_together(right[of]) for of in (name, reference))
+    mine, theirs = ours.each, others.each
     if stochastic:
-        half = intervals.paired_difference(mine, np.zeros(n)) if n > 1 else None
-        robust = intervals.Interval(float(mine.mean()), max(0.0, half.low), min(1.0, half.high)) if half else None
-        robust = robust or intervals.Interval(float(mine.mean()), 0.0, 1.0)
+        robust = intervals.of_share(estimate(mine, [(1.0, ours)]), len(mine) * ours.draws)
     else:
-        robust = intervals.share(int(mine.sum()), n)
+        robust = intervals.share(int(mine.sum()), len(mine))
     if name == reference:
         return Row(name, "", robust, None, None, None)
     if stochastic:
-        difference = intervals.paired_difference(mine, theirs)
+        difference = intervals.of_difference(estimate(mine - theirs, [(1.0, ours), (-1.0, others)]))
     else:
         difference = intervals.mcnemar(mine > 0, theirs > 0).difference
     agreement = float(1 - np.abs(mine - theirs).mean())
     same = (made[name] - made[reference]).abs().flatten(1).amax(1) <= 1e-6
     return Row(name, reference, robust, agreement, float(same.double().mean()), difference)
+
+
+def drawn_together(right: NDArray[np.bool_]) -> Values:
+    """Shares of draws that are right, from right (n, draws): each draw is one noise for all images."""
+    draws = right.shape[1]
+    moves = of_expected(right, draws) if draws > 1 else None
+    return Values(right.mean(axis=1), draws, moves, np.zeros(len(right), np.int64))
 
 
 def _percent(number: intervals.Interval | intervals.Difference) -> str:

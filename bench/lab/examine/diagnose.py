@@ -127,7 +127,7 @@ def _attacked(
 
 def right(case: Case, images: Tensor, draws: int) -> Right:
     """How often each image (n,) is right over fresh draws of the judge's stream; 0 or 1 where deterministic."""
-    return case.view.right(images, case.labels, draws)
+    return np.asarray(case.view.right(images, case.labels, draws).mean(axis=1), np.float64)
 
 
 def ascent(case: Case, path: Tensor) -> Iterator[Finding]:

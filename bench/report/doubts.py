@@ -7,16 +7,27 @@ from typing import Any
 
 from bench.recipes import Clean, Outcomes, Peer, Recipe
 from bench.suite.cells import Cell
-from bench.votes.numbers import Missing, Number, correct, fold, rows
+from bench.votes.intervals import of_share
+from bench.votes.numbers import Missing, Number, correct, fold, rows, values
 from bench.votes.paired import difference
+from bench.votes.sharing import estimate
 from bench.votes.votes import Votes
 
 
 def believed(outcomes: Outcomes, votes: Votes) -> Number | Missing:
-    """What the attack believed that it left: of its own source, so no number of another target."""
+    """What the attack believed that it left: of its own source, so no number of another target.
+
+    A stochastic source's draws served all images of a shard, and no record says which images erred together then: the
+    interval is from the spread between shards, and everything where there is one.
+    """
     if outcomes.examples.source not in (None, outcomes.target):
         return Missing("what an attack believes is of its own source, not of another target")
-    return fold(votes, "claimed", (outcomes.key,))
+    claimed, source = fold(votes, "claimed", (outcomes.key,)), outcomes.examples.source
+    if isinstance(claimed, Missing) or source is None or not source.stochastic:
+        return claimed
+    part = values(votes, "claimed")._replace(draws=1)
+    interval = of_share(estimate(part.each, [(1.0, part)]), claimed.n)
+    return claimed._replace(low=interval.low, high=interval.high)
 
 
 SHY = ("APGD", "APGDT", "FAB", "Square", "AutoAttack")  # of torchattacks
@@ -72,7 +83,7 @@ def suspicions(
             if accuracy and theirs is not None and foreign and _above(mine, theirs, cell.number):
                 yield i, "suspicious: the transferred attack is stronger, so this white-box one is too weak"
         voted = cell.outcomes.examples.claim > 1
-        claimed = believed(cell.outcomes, mine)
+        claimed = fold(mine, "claimed") if isinstance(believed(cell.outcomes, mine), Number) else None
         fresh = fold(mine, ("vote" if voted else "expected") if model.stochastic else "accuracy")
         if not isinstance(claimed, Number) or not isinstance(fresh, Number):
             continue

@@ -14,11 +14,11 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from bench.recipes import PGD, RND, Examples, Outcomes, Peer, Square
-from bench.report.doubts import shy
+from bench.report.doubts import believed, shy
 from bench.report.render import gfm, letter, plain, records, render, terminal, tex
 from bench.report.tables import access, tables
 from bench.suite.schema import Column
-from bench.votes.numbers import Missing, Number
+from bench.votes.numbers import Missing, Number, fold
 
 ABOUT = {"provenance": {"device": "a laptop", "versions": {"torch": "2.9"}}}
 
@@ -177,6 +177,15 @@ def test_the_gap_between_what_the_attack_believed_and_fresh_draws_is_printed(sui
     view = tables(suite, {**votes, cell.outcomes: boast}.get, lambda outcomes: ABOUT, only="table3")[0]
     assert "the attack believed 0.00 %; fresh draws say +5" in " ".join(said(view, view.rows[0].cells[1]))
     assert "believed" not in " ".join(said(view, view.rows[2].cells[1]))
+
+
+def test_a_belief_is_by_a_draw_that_all_images_of_a_shard_shared(suite, votes):
+    noisy, fixed = (next(cell for cell in suite.cells("table2") if cell.attack == "pgd10" and cell.target == name)
+                    for name in ("smoothed-vote", "kd-at-vote"))  # fmt: skip
+    alone = replace(votes[noisy.outcomes], shard=np.zeros(300, np.int32))
+    assert believed(noisy.outcomes, alone)[1:3] == (0.0, 1.0), "one draw of one shard"
+    found = believed(fixed.outcomes, votes[fixed.outcomes])
+    assert found[1:3] == fold(votes[fixed.outcomes], "claimed")[1:3] and found.half < 0.07
 
 
 def claimed_column(suite, kind="claimed", attack="pgd10"):

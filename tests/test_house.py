@@ -105,12 +105,7 @@ def test_the_first_floor_has_fourteen_doors_at_most():
     assert there <= ENTRIES and len(ENTRIES) <= 14
 
 
-OVER = {
-    "bench.lab.worker": 370, "bench.recipes.work": 270,
-    "bench.suite.reader": 360, "bench.report.leaderboard": 340,
-    "bench.report.tables": 330, "bench.report.draw": 300,
-    "bench.votes.intervals": 300,
-}  # fmt: skip
+OVER = {"bench.report.leaderboard": 340, "bench.report.tables": 330, "bench.votes.intervals": 300}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -31,19 +31,9 @@ from bench.recipes.defences import (
     Through,
 )
 from bench.recipes.graph import KINDS, TYPES, inputs, parse, summary, targets_of
+from bench.recipes.stopping import Stopping
 from bench.recipes.training import Data, Network, Noise, Optimiser, Schedule, Training
-from bench.recipes.work import (
-    Distilled,
-    Examples,
-    Fetched,
-    Mixture,
-    Model,
-    Outcomes,
-    Stopping,
-    Trained,
-    Weights,
-    Work,
-)
+from bench.recipes.work import Distilled, Examples, Fetched, Mixture, Model, Outcomes, Trained, Weights, Work
 
 __all__ = [
     "CTRW",

@@ -10,8 +10,9 @@ from bench.recipes.base import Recipe
 from bench.recipes.defences import CTRW, RNA, RND, RPF, SAP, SLWTA, WCA, CropEnsemble, RandomFeatures
 
 from bench.recipes.defences import RandomPrecision, ResizePad  # isort: skip
+from bench.recipes.stopping import Stopping
 from bench.recipes.training import Data, Network, Noise, Optimiser, Schedule, Training
-from bench.recipes.work import Distilled, Examples, Fetched, Mixture, Model, Outcomes, Stopping, Trained, Work
+from bench.recipes.work import Distilled, Examples, Fetched, Mixture, Model, Outcomes, Trained, Work
 
 
 def targets_of(recipe: Distilled) -> Outcomes | None:

@@ -14,25 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bench.recipes.attacks import PGD, Attack, Clean
-from bench.recipes.base import (
-    Arguments,
-    Arithmetic,
-    Digest,
-    Exact,
-    Files,
-    Floats,
-    Natural,
-    Precision,
-    Recipe,
-    Rule,
-    Seed,
-    Tuple,
-    Unit,
-    Whole,
-)
+from bench.recipes.base import Arguments, Arithmetic, Digest, Exact, Files, Floats, Natural
 from bench.recipes.defences import Over
 
+from bench.recipes.base import Precision, Recipe, Rule, Seed, Tuple, Unit, Whole  # isort: skip
 from bench.recipes.defences import Through  # isort: skip
+from bench.recipes.stopping import Stopping
 from bench.recipes.training import Data, Network, Noise, Shape, Training
 
 
@@ -222,20 +209,6 @@ class Examples(Recipe):
         if isinstance(self.attack, Clean) != (self.source is None):
             raise ValueError("clean examples have no source, and every attack needs one")
         return self
-
-
-class Stopping(Recipe):
-    """When an image's draws end: all of them ("fixed"), or once `rule`'s winner is settled ("adaptive").
-
-    `alpha` is the error level for each image of the anytime-valid test (bench/votes/stopping.py). With `infinite` an
-    image goes on, up to all draws, until the vote of infinitely many draws is settled too, at the same level.
-    """
-
-    late: ClassVar[frozenset[str]] = frozenset({"infinite"})
-    kind: Literal["fixed", "adaptive"] = "fixed"
-    rule: Rule = "vote"
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-3
-    infinite: bool = False
 
 
 class Outcomes(Recipe):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bench.report.figures import Curves, Drawing, Lookup, Panel, Pictures, Tile, data, sheet
+from bench.report.figures import Curves, Drawing, Lookup, Panel, Pictures, data, sheet
+from bench.report.sheet import contact, title_of
 from bench.store.disk import write
 from bench.suite.cells import Suite
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("bench.mplstyle")
-GAIN = 20  # a perturbation of 8/255 is shown as 0.63 around grey
-SHORT = {"airplane": "plane", "automobile": "car"}  # a tile has little room
 WIDTH = 3.3  # inches of one panel
 
 
@@ -142,12 +141,8 @@ def draw(drawing: Drawing) -> Figure:
         case _:
             figure = _lines(drawing)
     few = "; ".join(drawing.missing[:3]) + (f" and {len(drawing.missing) - 3} more" if len(drawing.missing) > 3 else "")
-    _title(figure, drawing.title + (f" (not recorded yet: {few})" if few else ""))
+    title_of(figure, drawing.title + (f" (not recorded yet: {few})" if few else ""))
     return figure
-
-
-def _title(figure: Figure, text: str) -> None:
-    figure.suptitle("\n".join(textwrap.wrap(text, int(13 * figure.get_figwidth()))), fontsize=10.5)
 
 
 def _legend(figure: Figure, names: dict[str, Any], **options: Any) -> None:
@@ -223,40 +218,6 @@ def _heat(drawing: Drawing) -> Figure:
         axis.text(j, i, word, ha="center", va="center", color="white" if np.isnan(value) or value < 55 else "black")
     figure.colorbar(image, ax=axis, label="accuracy, %")
     return figure
-
-
-def contact(title: str, rows: Sequence[tuple[str, list[Tile]]]) -> Figure:
-    """A contact sheet: for each model three lines of images, as they were, the perturbation, as attacked."""
-    from matplotlib.figure import Figure
-
-    columns = max(len(tiles) for _, tiles in rows)
-    figure = Figure(figsize=(1.15 * columns + 0.5, 4.1 * len(rows) + 0.4))
-    parts = np.ravel(figure.subfigures(len(rows), 1, squeeze=False))
-    for part, (name, tiles) in zip(parts, rows, strict=True):
-        part.suptitle(name, fontsize=9.5, fontweight="bold")
-        axes = part.subplots(3, columns, squeeze=False)
-        for column, tile in zip(axes.T, tiles, strict=False):
-            shown = (tile.before, 0.5 + GAIN * (tile.after - tile.before), tile.after)
-            for axis, image in zip(column, shown, strict=True):
-                whole = np.broadcast_to(np.clip(image.transpose(1, 2, 0), 0, 1), (*image.shape[1:], 3))
-                axis.imshow(whole, interpolation="nearest")
-            right = "\N{CHECK MARK}" if tile.predicted == tile.label else "\N{MULTIPLICATION SIGN}"
-            share = "" if tile.share == 1 else f" {100 * tile.share:.0f} %"
-            column[0].set_title(_class(tile, tile.label), fontsize=8)
-            column[2].set_xlabel(f"{right} {_class(tile, tile.predicted)}{share}", fontsize=8)
-        for axis in np.ravel(axes):
-            axis.grid(False)
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        for axis, side in zip(axes[:, 0], ("original", f"difference x {GAIN}", "attacked"), strict=True):
-            axis.set_ylabel(side, fontsize=8)
-    _title(figure, title)
-    return figure
-
-
-def _class(tile: Tile, label: int) -> str:
-    name = tile.names[label] if label < len(tile.names) else str(label)
-    return SHORT.get(name, name)
 
 
 def _panels(panels: Sequence[Panel], share: bool) -> tuple[Figure, list[Axes]]:

@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from bench import UserError, nearest, recipes
-from bench.recipes import Clean, Crafting, Data, Fetched, Mixture, Noise, Over, Recipe, Through, Trained
+from bench import UserError, nearest
+from bench.recipes import Recipe
 from bench.suite.cells import Suite
 from bench.suite.files import Survey, placed
-from bench.suite.schema import Claim, Entry, Figure, Header, Protocol, Scale, Table
+from bench.suite.parts import DEFAULTS, PARTS, REFERENCES, SPELLED
+from bench.suite.schema import Claim, Entry, Header, Protocol, Scale
+from bench.suite.words import locate, merged, plain_name, words_of
 
 LARGEST, DEEPEST, MOST_TOLD = 4 << 20, 64, 100
-PARTS: dict[str, tuple[type[Recipe], ...]] = {
-    "datasets": (Data,),
-    "networks": (recipes.Network,),
-    "noises": (Noise,),
-    "defences": (*get_args(Over), *get_args(Through), Mixture),
-    "attacks": (Clean, *get_args(Crafting)),
-    "optimisers": (recipes.Optimiser,),
-    "schedules": (recipes.Schedule,),
-    "trainings": (recipes.Training,),
-    "weights": (Trained, recipes.Distilled, Fetched),
-    "models": (Entry,),
-    "tables": (Table,),
-    "figures": (Figure,),
-}
-REFERENCES = {
-    "data": "datasets",
-    "network": "networks",
-    "noise": "noises",
-    "defence": "defences",
-    "other": "weights",
-    "attack": "attacks",
-    "validation_attack": "attacks",
-    "attacks": "attacks",
-    "optimiser": "optimisers",
-    "schedule": "schedules",
-    "training": "trainings",
-    "weights": "weights",
-    "teacher": "models",
-}
-DEFAULTS: dict[tuple[str, str], Recipe] = {("attacks", "clean"): Clean(), ("datasets", "test"): Data()}
-SPELLED = {Table, Figure}  # these keep names: a table's data and attack are looked up for each cell
 
 
 def scales(path: Path) -> dict[str, Scale]:
@@ -75,7 +45,7 @@ def load(
         raise UserError(str(path), f"declares no scale {scale!r}", nearest(scale, filter(None, declared)))
     patches = raw.pop("scales", {})
     patch = {name: value for name, value in patches.get(scale, {}).items() if name not in Scale.model_fields}
-    reader = Reader(path, text, _merged(raw, patch), scale if patch else "", root, survey=survey)
+    reader = Reader(path, text, merged(raw, patch), scale if patch else "", root, survey=survey)
     suite = reader.suite(path.stem, declared, scale, limit)
     if reader.mistakes:
         told, more = reader.mistakes[:MOST_TOLD], len(reader.mistakes) - MOST_TOLD
@@ -100,12 +70,6 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raise UserError(str(path), f"is not TOML: {error}") from None
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror}") from None
-
-
-def _merged(base: Any, patch: Any) -> Any:
-    if not isinstance(base, dict) or not isinstance(patch, dict):
-        return patch
-    return base | {name: _merged(base[name], value) if name in base else value for name, value in patch.items()}
 
 
 class Reader:
@@ -240,7 +204,7 @@ class Reader:
             return made
         except ValidationError as error:
             for item in error.errors(include_url=False):
-                self.mistake((*where, *item["loc"]), _words(item, kind))
+                self.mistake((*where, *item["loc"]), words_of(item, kind))
         except TypeError as error:
             self.mistake(where, str(error))
         return None
@@ -284,42 +248,3 @@ class Reader:
         self.mistakes.append(f"  {self.path.name}:{line}: {key}: {what}" if line else f"  {key}: {what}")
 
 
-def plain_name(name: str) -> bool:
-    """Whether a name can stand in a claim and name a file: no separators, no brackets, nothing unseen."""
-    return bool(re.fullmatch(r"\w[\w .\-+=@%()]{0,79}", name)) and not name.endswith((".", " "))
-
-
-def _words(item: Any, kind: type[Recipe]) -> str:
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        return f"unknown key; {nearest(str(item['loc'][-1]), kind.model_fields)}"
-    if item["type"] == "missing":
-        return "is missing"
-    got = item.get("input")
-    return f"{message}, not {got!r}" if isinstance(got, str | int | float | bool) and "not" not in message else message
-
-
-def locate(text: str, where: tuple[Any, ...], scale: str = "") -> int:
-    """The line (from 1) of the deepest part of a key path that the file spells out; 0 if none."""
-    paths = [tuple(map(str, where))]
-    if scale:
-        paths.insert(0, ("scales", scale, *paths[0]))
-    best, found = 0, (0, 0)
-    header: tuple[str, ...] = ()
-    counts: dict[tuple[str, ...], int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if match := re.match(r"^(\[\[?)\s*([^\]]+?)\s*\]", stripped):
-            header = tuple(part.strip().strip("\"'") for part in match[2].split("."))
-            if match[1] == "[[":
-                counts[header] = counts.get(header, -1) + 1
-                header = (*header, str(counts[header]))
-            path = header
-        elif match := re.match(r"^([\w.\-\"']+)\s*=", stripped):
-            path = (*header, *(part.strip("\"'") for part in match[1].split(".")))
-        else:
-            continue
-        for rank, wanted in enumerate(paths):
-            if wanted[: len(path)] == path and (len(path) - (2 if rank == 0 and scale else 0), -rank) > found:
-                best, found = number, (len(path) - (2 if rank == 0 and scale else 0), -rank)
-    return best

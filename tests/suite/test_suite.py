@@ -33,7 +33,8 @@ from bench.recipes import (
     summary,
 )
 from bench.suite.cells import Suite
-from bench.suite.reader import load, locate, scales
+from bench.suite.reader import load, scales
+from bench.suite.words import locate
 from bench.suite.writer import toml
 
 SUITES = sorted((Path(__file__).parents[2] / "suites").glob("*.toml"))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import UserError
-from bench.lab.foreign.theirs import Foreign
+from bench.lab.foreign.theirs import Foreign, precision_of
 from bench.lab.streams import fenced
 from bench.lab.weights import files
 from bench.models.adapters import python
@@ -57,7 +57,7 @@ def answers(net: nn.Module, shape: tuple[int, int, int]) -> Tensor:
     """Logits (16, classes) on the probes, float32 on the CPU."""
     place = next((tensor.device for tensor in net.parameters()), torch.device("cpu"))
     dice = torch.Generator().manual_seed(0)
-    probes = torch.rand(PROBES, *shape, generator=dice).to(place)
+    probes = torch.rand(PROBES, *shape, generator=dice).to(place, precision_of(net))
     with fenced(0), torch.no_grad():
         if isinstance(net, Classifier):
             said = net.realise(probes.shape, torch.Generator(device=place).manual_seed(0))(probes)

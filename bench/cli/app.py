@@ -86,7 +86,7 @@ def settings(
     )  # fmt: skip
 
 
-def seconds(text: str | None) -> float | None:
+def seconds(text: str | None, option: str = "--max-time") -> float | None:
     """90s, 9m, 1h or plain seconds."""
     from bench import UserError
 
@@ -98,7 +98,7 @@ def seconds(text: str | None) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value < 1e7:
-        raise UserError("--max-time", f"{text!r} is no length of time", "write 90s, 9m or 1h")
+        raise UserError(option, f"{text!r} is no length of time", "write 90s, 9m or 1h")
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import app, faults, recorded, screen, settings
+from bench.cli.app import app, faults, recorded, screen, seconds, settings
 from bench.cli.options import Device, Json, Limit, Root, ScaleName, SuitePath
 
 
@@ -20,6 +20,9 @@ def plan(
     device: Device = "auto",
     json: Json = False,
     root: Root = Path(),
+    time: Annotated[
+        str | None, typer.Option("--time", help="Measure what 90s, 30m, 2h give to each attack of kind strong.")
+    ] = None,
 ) -> None:
     """Say what is there, what is missing and what it would cost, without doing anything.
 
@@ -32,6 +35,12 @@ def plan(
     made = planned(session, session.wanted(only), False)
     faults(session, screen())
     print(planned_text(session, made, json))
+    if time is not None and not json:
+        from bench.lab.speed.budget import affordable, words
+
+        length = seconds(time, "--time")
+        assert length is not None
+        print(words(list(affordable(session.suite, session.store, session.settings, length)), time))
 
 
 @app.command("list")

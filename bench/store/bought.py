@@ -22,8 +22,8 @@ class Bought(NamedTuple):
 
 
 class Account(NamedTuple):
-    """An attack's account of some images: its members, which of them found each image's example (an index, -1: none),
-    what each image cost in gradients, why the search ended, and what the views by interception say of the model."""
+    """An attack's account of some images: its members, which of them found each image's example (an index; -1: none
+    did), what each image cost in gradients, why the search ended, and what views by interception say of the model."""
 
     members: tuple[Bought, ...]
     found: tuple[int, ...]

@@ -42,7 +42,7 @@ def test_on_a_real_network_every_image_ends_the_same() -> None:
         eps=Fraction(1, 255), step=Fraction(1, 510), steps=3, apgd_steps=3,
         streams=Streams(0, 0, CPU), compute=Compute(CPU, microbatch=16),
     )  # fmt: skip
-    assert [row.attack for row in rows] == [*NAMES, "APGD-T (pyautoattack)"]
+    assert [row.attack for row in rows] == [*NAMES, "APGD-T (pyautoattack)", "strong (ours)"]
     assert 0 < rows[0].robust.value < 0.9
     assert [row.agreement for row in rows[1:3]] == [1.0, 1.0]
     assert all(row.identical is not None and row.identical >= 0.9 for row in rows[1:3])
@@ -60,7 +60,7 @@ def test_on_a_linear_classifier_all_reach_the_closed_form() -> None:
         streams=Streams(0, 0, CPU), compute=Compute(CPU),
     )  # fmt: skip
     assert 0.05 < robust < 0.8
-    assert [row.robust.value for row in rows] == [pytest.approx(float(robust))] * 5
+    assert [row.robust.value for row in rows] == [pytest.approx(float(robust))] * 6
 
 
 def test_a_stochastic_source_is_compared_on_shared_fresh_draws() -> None:

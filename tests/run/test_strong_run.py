@@ -7,6 +7,7 @@ from pathlib import Path
 
 import small
 
+from bench.lab.speed.budget import affordable, words
 from bench.report import bought, publish
 from bench.store.bought import account, gathered, of_record
 
@@ -15,6 +16,19 @@ SUITE = small.SUITE.replace('columns = ["clean", "pgd"]', 'columns = ["clean", "
 kind = "strong"
 gradients = 14
 """
+
+
+def test_a_length_of_time_in_gradients_an_image(tmp_path: Path) -> None:
+    missing = small.session(tmp_path / "empty", SUITE)
+    found = list(affordable(missing.suite, missing.store, missing.settings, 60.0))
+    assert [one.rate for one in found] == [0, 0] and "train or fetch them first" in words(found, "60s")
+    small.go(tmp_path, text=SUITE)
+    session = small.session(tmp_path, SUITE)
+    found = list(affordable(session.suite, session.store, session.settings, 60.0))
+    assert {one.model for one in found} == {"cni", "student"} and all(one.images == 60 for one in found)
+    for one in found:
+        assert one.gradients == int(30 * one.rate / 60) > 1
+        assert f"strong on {one.model}: gradients = {one.gradients} " in words(found, "60s")
 
 
 def test_what_each_member_bought_is_kept_and_printed(tmp_path: Path, capsys) -> None:
@@ -36,7 +50,7 @@ def test_what_each_member_bought_is_kept_and_printed(tmp_path: Path, capsys) -> 
     assert votes is not None
     wrong = (votes.counts.argmax(1) != votes.labels).mean()
     assert abs(sum(member[2] for member in said["members"]) - wrong) < 1e-6
-    assert sum(member[4] for member in said["members"]) == 60
+    assert sum(member[4] for member in said["members"]) == round(60 * wrong)
     written = (tmp_path / "results/small/strong.md").read_text()
     shutil.rmtree(tmp_path / ".bench/examples", ignore_errors=True)
     assert bought.markdown(small.session(tmp_path, SUITE).suite, session.manifest) == written

@@ -27,12 +27,12 @@ from bench.lab.craft import craft
 from bench.lab.streams import Streams
 from bench.models.adapters.randomised import seeded
 from bench.models.classifier import Classifier
-from bench.recipes import PGD, Peer
+from bench.recipes import PGD, Peer, Strong
 from bench.votes import intervals
 from bench.votes.sharing import Values, estimate, of_expected
 
 CLASSES = 4  # that the targeted loss of APGD-T looks at
-STRONGER = ("APGD-T", "AutoAttack")
+STRONGER = ("APGD-T", "AutoAttack", "strong")
 
 
 class Row(NamedTuple):
@@ -68,7 +68,7 @@ def crosscheck(
     streams: Streams,
     compute: Compute,
 ) -> list[Row]:
-    """PGD of three libraries from the same starts, APGD-CE of two, then APGD-T, on images (n, 3, h, w) in [0, 1].
+    """PGD of three libraries from the same starts, APGD-CE of two, APGD-T, `strong`, on images (n, c, h, w) in [0, 1].
 
     With `autoattack` the whole of it too: standard, or rand on a stochastic source; thousands of passes an image.
     foolbox's row is left out where foolbox is not installed, APGD-T's below four classes, which its loss
@@ -92,6 +92,7 @@ def crosscheck(
         given = {"attacks": ["apgd-t"], "apgd_targeted": targeted}
         apgd = Peer(kind="autoattack", name="custom", eps=eps, arguments=given)
         made["APGD-T (pyautoattack)"] = craft(apgd, source, images, labels, streams, compute).images
+    made["strong (ours)"] = craft(Strong(eps=eps), source, images, labels, streams, compute).images
     if autoattack:
         version = "rand" if source.stochastic else "standard"
         whole = Peer(kind="autoattack", name=version, eps=eps)

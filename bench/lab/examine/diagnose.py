@@ -23,13 +23,14 @@ from bench.lab.examine.outputs import Anchored, Case, Frozen
 from bench.lab.examine.rules import Finding, Right
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier
-from bench.recipes import PGD, Peer, Square
+from bench.recipes import PGD, Peer, Square, Strong
 
 LARGE = Fraction(1, 2)
 """How far a pixel may move so that every image can be made grey: accuracy must be down to chance."""
 
 
 FEWEST = 8
+FEW = 100  # gradients an image, from which on `strong` looks for views of the model by interception
 
 
 def diagnose(
@@ -95,6 +96,11 @@ def _attacked(
     crafted, path = _declared(case, declared)
     white = right(case, crafted, draws)
     yield from ascent(case, path)
+    adapting = Strong(eps=declared.eps, norm=declared.norm, gradients=max(FEW, queries // 2))
+    found = craft(adapting, case.model, case.images, case.labels, case.streams, case.compute)
+    yield rules.adapting(white, right(case, found.images, draws))
+    for words in found.account.findings if found.account is not None else ():
+        yield Finding("views", words, "suspicious", "the gradient is hidden, not gone: report the attack `strong`")
     if sure and not declared.early_stop:
         yield rules.silent_success(white, np.minimum(white, under(changed())))
     # From the images themselves: a random start this far away is noise that fools without any attack.

@@ -67,6 +67,12 @@ def black_box(white: Right, black: Right, name: str = "square") -> Finding:
     return compare("black-box", ("white-box", white), (name, black), advice)
 
 
+def adapting(white: Right, adapted: Right) -> Finding:
+    """An attack that chooses among losses, classes and views must not find much more than the declared one."""
+    advice = "the declared attack overstates: report the attack `strong`"
+    return compare("strong", ("the declared attack", white), ("strong", adapted), advice)
+
+
 def transfer(white: Right, transferred: Right, name: str = "transfer") -> Finding:
     """Carlini et al.; Pintor et al. I5: examples of another model must not be stronger than the model's own."""
     advice = "the gradients mislead the attack: attack through the surrogate, and report the transfer number"

@@ -81,7 +81,7 @@ class Search:
 
     def account(self, findings: tuple[str, ...] = ()) -> Account:
         """What was bought, by whom each image's example is, and what each image cost."""
-        found = self.best.since.tolist()
+        found = torch.where(self.best.errors > 0, self.best.since, -1).tolist()
         members = tuple(one._replace(found=found.count(number)) for number, one in
                         zip(self.numbers, self.bought, strict=True))  # fmt: skip
         place = {number: at for at, number in enumerate(self.numbers)}

@@ -75,22 +75,22 @@ def of_vote(counts: Ints, labels: Ints, winners: Ints) -> Moves:
     """Moves of a majority vote being right: (n, w), from counts (n, classes) of m draws and winners (n, w).
 
     m draws move a vote as far as one of them would that counted sqrt(m) times more: the infinitesimal jackknife
-    (Efron 2014) with the step that m draws take, because a vote has no derivative. The step is whole, as votes are;
-    an image that stopped early takes one in proportion. m / (m + 1) takes back the jackknife's bias, which is
-    upwards and of order 1/m (Efron & Stein 1981).
+    (Efron 2014) with the step that m draws take, because a vote has no derivative. The step is whole, as votes are. An
+    image that stopped early takes the same, for as much of the m draws as it had. m / (m + 1) takes back the
+    jackknife's bias, which is upwards and of order 1/m (Efron & Stein 1981).
     """
     rows, drawn = np.arange(len(labels)), counts.sum(1)
     m = int(drawn.max())
     step = max(1, round(np.sqrt(m)))
-    more = step * drawn / m
     lower = np.arange(counts.shape[1]) < labels[:, None]  # these win a tie: half a vote more, of whole ones
     rivals = counts + 0.5 * lower
     own = counts[rows, labels] + 0.0
     rivals[rows, labels] = -1
     best = rivals.max(1)
-    stays = (rivals + more[:, None] <= own[:, None]) & (own >= best)[:, None]  # (n, classes): if more draws say so
-    stays[rows, labels] = own + more >= best
-    return np.asarray(stays[rows[:, None], winners] * np.float32(np.sqrt(m / (m + 1) * m) / step), np.float32)
+    stays = (rivals + step <= own[:, None]) & (own >= best)[:, None]  # (n, classes): if a step of draws says so
+    stays[rows, labels] = own + step >= best
+    scale = (np.sqrt(m / (m + 1) * m) / step * drawn / m).astype(np.float32)
+    return np.asarray(stays[rows[:, None], winners] * scale[:, None], np.float32)
 
 
 def of_resubmission(right: Ints, draws: int, times: int, each_right: Bools) -> Moves:

@@ -16,6 +16,7 @@ from bench.votes.intervals import of_difference, of_share
 from bench.votes.numbers import Number, fold, given_clean, resubmission, values
 from bench.votes.paired import Term, difference, interval, total
 from bench.votes.sharing import Values, estimate, of_vote, shared
+from bench.votes.stopping import decide
 from bench.votes.votes import Votes, check
 
 MILD = population(8.0, 2.0)
@@ -110,6 +111,26 @@ def test_a_unanimous_vote_is_not_moved() -> None:
     counts = np.zeros((2, 5), np.uint16)
     counts[[0, 1], [3, 1]] = (512, 40)  # the second stopped early
     assert np.ptp(of_vote(counts, np.array([3, 2]), winners), axis=1).tolist() == [0, 0]
+
+
+def test_votes_that_stop_early_tell_as_much_of_what_is_shared() -> None:
+    """Images that stop are decided: what sharing does to a vote is done by those that go on."""
+    rng, draws, n = np.random.default_rng(0), 64, 1000
+    shard, labels, found = np.arange(n) // 500, np.ones(n, int), []
+    for _ in range(12):
+        level = rng.integers(0, len(MILD), n)
+        z = rng.standard_normal((n, draws)) + 0.25 * rng.standard_normal((2, draws))[shard]
+        right = (z + population(1.5, 1.0)[level][:, None] > 0).astype(int)
+        every = right.cumsum(1)
+        counts, going = np.stack([draws - every[:, -1], every[:, -1]], 1), np.ones(n, bool)
+        whole = counts.copy()
+        for drawn in range(16, draws, 4):
+            now = np.stack([drawn - every[:, drawn - 1], every[:, drawn - 1]], 1)
+            ends = decide(now, drawn, draws).decided & going
+            counts[ends], going = now[ends], going & ~ends
+        assert counts.sum() < 0.7 * whole.sum()
+        found.append([shared(of_vote(votes, labels, right[:, :16]), shard).variance for votes in (whole, counts)])
+    assert np.mean(found, 0)[1] == pytest.approx(np.mean(found, 0)[0], rel=0.15)
 
 
 def test_a_number_less_itself_has_nothing_shared() -> None:

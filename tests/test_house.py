@@ -105,13 +105,9 @@ def test_the_first_floor_has_fourteen_doors_at_most():
     assert there <= ENTRIES and len(ENTRIES) <= 14
 
 
-OVER = {"bench.report.leaderboard": 340, "bench.report.tables": 330, "bench.votes.intervals": 300}
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_files_are_small(path):
-    most = OVER.get(name_of(path), 250)
-    assert len(path.read_text().splitlines()) <= most, "would two names tell more than one?"
+    assert len(path.read_text().splitlines()) <= 250, "would two names tell more than one?"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

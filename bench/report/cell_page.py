@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.recipes import Clean, Outcomes
 from bench.report.doubts import believed
-from bench.report.tables import About, CellView, Lookup, TableView
+from bench.report.footnotes import CellView
+from bench.report.tables import About, Lookup, TableView
 from bench.suite.cells import Suite
 from bench.suite.writer import toml
 from bench.votes import numbers as folds

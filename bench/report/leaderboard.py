@@ -2,62 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from bench.recipes import Distilled, Fetched, Outcomes, Trained
+from bench.report.board import Baseline, Leaderboard, is_wrn28, leaderboard, place
 from bench.report.tables import Lookup
 from bench.report.white_box import EPS, FEWEST, Lowest, eps_of, kind_of, lowest_of, named, shared_numbers
 from bench.suite.cells import Suite
 from bench.votes.numbers import Missing, Number, fold
 from bench.votes.votes import Votes
-
-FILE = Path(__file__).parent / "data" / "robustbench" / "cifar10-linf.json"
-
-
-class Baseline(NamedTuple):
-    """One published model. Accuracies are shares in [0, 1] of CIFAR-10's test images; eps as stated."""
-
-    id: str
-    title: str
-    authors: str
-    venue: str
-    link: str
-    architecture: str
-    extra_data: bool
-    passes: int
-    eps: str
-    clean: float
-    autoattack: float
-    external: float | None
-    reported: float
-    unreliable: bool
-    footnote: str
-
-    @property
-    def robust(self) -> float:
-        """What the leaderboard sorts by: AutoAttack, or another evaluation that found less."""
-        return self.autoattack if self.external is None else min(self.autoattack, self.external)
-
-
-class Leaderboard(NamedTuple):
-    """The entries from the most robust to the least, and where they are from."""
-
-    source: str
-    entries: tuple[Baseline, ...]
-
-    def named(self, id: str) -> Baseline | None:
-        """The entry of this id."""
-        return next((entry for entry in self.entries if entry.id == id), None)
-
-    def rank(self, id: str) -> int:
-        """An entry's place, from 1."""
-        return next(place for place, entry in enumerate(self.entries, 1) if entry.id == id)
 
 
 class Ours(NamedTuple):
@@ -80,39 +35,6 @@ class Ours(NamedTuple):
     elsewhere: tuple[Fraction, ...] = ()
     lowest: Lowest | None = None
     both: tuple[Number, Number] | None = None
-
-
-@cache
-def leaderboard() -> Leaderboard:
-    """RobustBench's CIFAR-10 L-inf leaderboard, shipped with the package (bench/lab/images/data/robustbench)."""
-    raw = json.loads(FILE.read_text("utf-8"))
-    entries = [
-        Baseline(
-            id=model["id"],
-            title=model["name"],
-            authors=model["authors"],
-            venue=_plain(model["venue"]),
-            link=model["link"],
-            architecture=model["architecture"],
-            extra_data=bool(model["additional_data"]),
-            passes=int(model["number_forward_passes"]),
-            eps=model["eps"],
-            clean=_share(model["clean_acc"]),
-            autoattack=_share(model["autoattack_acc"]),
-            external=_share(model["external"]) if model.get("external") else None,
-            reported=_share(model["reported"]),
-            unreliable=bool(model.get("unreliable")),
-            footnote=_plain(model.get("footnote", "")),
-        )
-        for model in raw["models"]
-    ]
-    return Leaderboard(raw["source"], tuple(sorted(entries, key=lambda e: (-e.robust, -e.clean, e.id))))
-
-
-def place(clean: float, robust: float, entries: Sequence[Baseline] | None = None) -> int:
-    """The place, from 1, that a model of these accuracies (shares) would have; clean accuracy breaks ties."""
-    entries = leaderboard().entries if entries is None else entries
-    return 1 + sum((entry.robust, entry.clean) > (robust, clean) for entry in entries)
 
 
 def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
@@ -173,8 +95,8 @@ def compare(models: Sequence[Ours]) -> str:
     """Markdown: the leaderboard's WideResNet-28 rows with our models among them, the other rows, and words."""
     board = leaderboard()
     ranked = [model for model in models if model.lowest and model.lowest.robust.n >= FEWEST]
-    narrow = [entry for entry in board.entries if _is_wrn28(entry.architecture)]
-    rest = [entry for entry in board.entries if not _is_wrn28(entry.architecture)]
+    narrow = [entry for entry in board.entries if is_wrn28(entry.architecture)]
+    rest = [entry for entry in board.entries if not is_wrn28(entry.architecture)]
     lines = [
         "# RobustBench beside ours: CIFAR-10, L-inf, eps 8/255",
         "",
@@ -314,18 +236,7 @@ def _baseline(weights: Trained | Distilled | Fetched) -> str | None:
     return None
 
 
-def _is_wrn28(architecture: str) -> bool:
-    return architecture.startswith("WideResNet-28-")
-
-
 def _points(number: Number, unit: str = " %") -> str:
     return f"{100 * number.value:.2f}{unit} ({100 * number.low:.1f} to {100 * number.high:.1f})"
 
 
-def _plain(html: str) -> str:
-    """Text without the leaderboard's markup."""
-    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
-
-
-def _share(percent: str) -> float:
-    return float(Fraction(percent) / 100)

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from bench.report.board import leaderboard
 from bench.report.cell_page import cell_page, command, link
 from bench.report.claims import Verdict, sentence
 from bench.report.draw import Shown
-from bench.report.leaderboard import leaderboard, ours, words
+from bench.report.footnotes import CellView
+from bench.report.leaderboard import ours, words
 from bench.report.render import difference, letter, papers
-from bench.report.tables import About, CellView, Lookup, TableView
+from bench.report.tables import About, Lookup, TableView
 from bench.store.disk import write
 from bench.suite.cells import Suite
 from bench.votes.numbers import Number

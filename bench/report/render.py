@@ -10,7 +10,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.report.tables import CellView, TableView
+from bench.report.footnotes import CellView
+from bench.report.tables import TableView
 from bench.votes.numbers import Number
 
 if TYPE_CHECKING:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple
 
-from bench.recipes import PGD, Attack, Clean, Model, Outcomes, Peer, Square, Strong, Worst
+from bench.recipes import Outcomes
+from bench.report.access import access
 from bench.report.doubts import believed, computed_in, shy, suspicions
+from bench.report.footnotes import CellView, label_of, provenance
 from bench.suite.cells import Cell, Suite
 from bench.votes.numbers import Missing, Number, fold
 from bench.votes.votes import Votes
@@ -19,24 +21,6 @@ About = Callable[[Outcomes], Mapping[str, Any] | None]
 
 Warn = Callable[[Outcomes], str | None]
 """What else makes a number suspicious (a stale record, a finding of the diagnosis); None if nothing."""
-
-
-class CellView(NamedTuple):
-    """One cell as shown: `marks` are positions in the table's legend; paper is in percent."""
-
-    cell: Cell
-    number: Number | Missing
-    access: str
-    draws: float
-    marks: tuple[int, ...]
-    best: bool
-
-    @property
-    def difference(self) -> float | None:
-        """Measured less the paper's, in percentage points."""
-        if isinstance(self.number, Missing) or self.cell.paper is None:
-            return None
-        return 100 * self.number.value - self.cell.paper
 
 
 class RowView(NamedTuple):
@@ -111,51 +95,6 @@ def number_of(suite: Suite, cell: Cell, votes: Votes | None) -> Number | Missing
     return fold(votes, cell.number, (cell.outcomes.key,))
 
 
-PROTOCOLS = {"frozen": "one frozen draw", "none": "mean network"}
-"""How an attack met the draws, where that is not by fresh ones."""
-
-
-def other_arguments(attack: Peer) -> dict[str, Any]:
-    """Arguments that make a library's AutoAttack another attack than the version of that name; {} of other attacks."""
-    if attack.kind != "autoattack" and (attack.kind, attack.name) != ("torchattacks", "AutoAttack"):
-        return {}
-    return {key: value for key, value in attack.arguments.items() if key not in ("version", "norm", "eps")}
-
-
-def access(source: Model | None, target: Model, attack: Attack) -> str:
-    """What the attacker knew, read off the recipes: white-box means the target's own weights."""
-    if isinstance(attack, Clean) or source is None:
-        return ""
-    if source.weights != target.weights:
-        return "transfer"
-    if source.defence != target.defence:
-        return "oblivious" if source.defence is None else "transfer (another defence over the same weights)"
-    details = []
-    match attack:
-        case PGD(eot=eot, gradient=gradient, draw=draw):
-            if eot > 1 and draw in ("moving", "pseudo-eot"):
-                details.append(f"{'pseudo-' * (draw != 'moving')}EoT {eot}")
-            if draw in PROTOCOLS:
-                details.append(PROTOCOLS[draw])
-            if gradient == "mean-softmax":
-                details.append("mean softmax")
-        case Square(draws=draws):
-            return f"scores only ({draws} draws a query)" if source.stochastic else "scores only"
-        case Peer(draw=draw):  # the column says which library's attack it is
-            details += [f"{key} = {value}" for key, value in sorted(other_arguments(attack).items())]
-            if draw in PROTOCOLS:
-                details.append(PROTOCOLS[draw])
-        case Strong():
-            pass  # it chooses what it averages
-        case Worst(attacks=several):
-            details.append(f"worst of {len(several)}")
-        case _:
-            assert_never(attack)
-    if source.sigma != target.sigma:
-        details.append(f"attacked at sigma {float(source.sigma):g}")
-    return f"white-box ({', '.join(details)})" if details else "white-box"
-
-
 def remarks(
     suite: Suite, cell: Cell, number: Number | Missing, manifest: Mapping[str, Any] | None, here: str | None
 ) -> list[str]:
@@ -183,7 +122,7 @@ def remarks(
     entry = suite.models[cell.target]
     row = suite.tables[cell.table].rows[cell.row]
     if entry.note:
-        said.append(f"{_label(suite, cell.target)}: {entry.note}")
+        said.append(f"{label_of(suite, cell.target)}: {entry.note}")
     if row.note:
         said.append(row.note)
     return said
@@ -199,15 +138,11 @@ def _warned(warn: Warn | None, cell: Cell) -> list[str]:
     return [f"suspicious: {text}"] if text else []
 
 
-def _label(suite: Suite, model: str) -> str:
-    return suite.models[model].label or model
-
-
 def _heads(suite: Suite, name: str, row: int) -> tuple[str, ...]:
     table = suite.tables[name]
     asked = table.rows[row]
-    target = asked.label or _label(suite, asked.target)
-    source = _label(suite, asked.source or asked.target)
+    target = asked.label or label_of(suite, asked.target)
+    source = label_of(suite, asked.source or asked.target)
     if len(table.heads) > 1:
         return (source, target, *[""] * (len(table.heads) - 2))
     return (target if asked.source in (None, asked.target) else f"{target}, attacked through {source}",)
@@ -268,30 +203,3 @@ def _view(
     )  # fmt: skip
 
 
-def provenance(suite: Suite, cells: list[CellView], manifests: Mapping[Outcomes, Mapping[str, Any] | None]) -> str:
-    """One line: the scale, where and with what the numbers were made, the draws used, the records."""
-    if not cells:
-        return "Nothing is recorded yet."
-    about = [dict((manifests.get(view.cell.outcomes) or {}).get("provenance", {})) for view in cells]
-    devices = sorted({str(one["device"]) for one in about if one.get("device")})
-    versions = sorted({f"{name} {number}" for one in about for name, number in one.get("versions", {}).items()})
-    images = sorted({view.number.n for view in cells if isinstance(view.number, Number)})
-    draws: dict[str, list[float]] = {}
-    for view in cells:
-        if view.cell.outcomes.target.stochastic:
-            draws.setdefault(_label(suite, view.cell.target), []).append(view.draws)
-    used = [f"{label} {sum(each) / len(each):.1f}" for label, each in draws.items()]
-    keys = dict.fromkeys(view.cell.outcomes.key[:8] for view in cells)
-    protocol = suite.protocol
-    parts = [
-        f"scale {suite.scale}" if suite.scale else "",
-        f"{', '.join(f'{n:,}' for n in images)} images",
-        f"seed {protocol.seed}",
-        f"shards of {protocol.shard}",
-        "precision auto" if protocol.precision == "auto" else protocol.precision,
-        f"on {' and '.join(devices)}" if devices else "",
-        f"draws an image (mean): {', '.join(used)}" if used else "",
-        ", ".join(versions),
-        f"records {', '.join(keys)}",
-    ]
-    return "; ".join(part for part in parts if part) + "."

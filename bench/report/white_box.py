@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from bench.recipes import PGD, Attack, Clean, Peer, Worst
-from bench.report.tables import access, other_arguments
+from bench.report.access import access, other_arguments
 from bench.suite.cells import Cell
 from bench.votes.numbers import Number, among, rows
 from bench.votes.votes import Votes

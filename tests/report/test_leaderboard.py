@@ -17,8 +17,9 @@ from made_votes import labels_of, votes_from
 
 from bench.recipes import Peer
 from bench.report import leaderboard as baselines
-from bench.report.leaderboard import Ours, compare, leaderboard, ours, place, words
-from bench.report.tables import access
+from bench.report.access import access
+from bench.report.board import leaderboard, place
+from bench.report.leaderboard import Ours, compare, ours, words
 from bench.report.white_box import Lowest, named
 from bench.suite.reader import load
 from bench.votes.numbers import Number

@@ -13,10 +13,10 @@ from browser import KEYS, Browser, found
 from made_votes import honest, pinned
 from PIL import Image
 
+from bench.report.board import leaderboard
 from bench.report.cell_page import link
 from bench.report.claims import claims
 from bench.report.draw import Shown
-from bench.report.leaderboard import leaderboard
 from bench.report.page import page, publish
 from bench.report.tables import tables
 from bench.suite.reader import load, scales

@@ -14,9 +14,10 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from bench.recipes import PGD, RND, Examples, Outcomes, Peer, Square
+from bench.report.access import access
 from bench.report.doubts import believed, shy
 from bench.report.render import gfm, letter, plain, records, render, terminal, tex
-from bench.report.tables import access, tables
+from bench.report.tables import tables
 from bench.suite.schema import Column
 from bench.votes.numbers import Missing, Number, fold
 

@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 
 from bench.recipes import PGD, Fetched, Mixture, Over, Peer, Strong, Through, Trained
+from bench.report.access import access
 from bench.report.published import folder, read
-from bench.report.tables import access
 from bench.suite.expressions import parse, resolve
 from bench.suite.reader import load, scales
 

@@ -8,6 +8,7 @@ import numpy as np
 from made_votes import honest, labels_of, pinned, votes_from
 
 from bench.report.numbers import HEAD, numbers
+from bench.votes.votes import check
 
 N = 300
 
@@ -35,7 +36,9 @@ def test_extra_draws_are_counted_and_a_rules_record_has_no_other_number():
     settled = np.full(N, 16, np.uint16)
     counts = made.counts.copy()
     counts[: N // 2] = counts[: N // 2] // 32 * 18
-    stopped = replace(made, rule="vote", settled=settled, counts=counts, prefix=made.counts // 2)
+    prefix = {"prefix": made.counts // 2, "draw_right": made.draw_right[:, :16]}
+    stopped = replace(made, rule="vote", settled=settled, counts=counts, **prefix)
+    check(stopped)
 
     def lookup(outcomes):
         return stopped if outcomes.target.stochastic else None

@@ -53,7 +53,7 @@ def numbers(suite: Suite, lookup: Callable[[Outcomes], Votes | None]) -> str:
             gfm(f"{crafted}, {len(votes.labels)} images"),
             *(shown(folds.fold(votes, kind)) for kind in ("expected", "vote", "soft")),
             shown(bounds),
-            f"{100 * bounds.undecided:.2f}" if isinstance(bounds, Bounds) else "100.00",
+            f"{100 * folds.undecided(votes):.2f}",
             *(shown(folds.resubmission(votes, times)) for times in TIMES),
             shown(believed(cell.outcomes, votes)) if cell.source else "",
             f"{drawn.mean():.1f}",

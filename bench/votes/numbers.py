@@ -24,6 +24,7 @@ from bench.votes.votes import Votes
 Kind = Literal["accuracy", "expected", "vote", "soft", "claimed"]
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+SETTLED = 0.1  # of the images, below which the vote of infinitely many draws is not known well enough to be a number
 
 
 class Number(NamedTuple):
@@ -132,18 +133,24 @@ def tied(votes: Votes) -> int:
 def infinite(votes: Votes, alpha: float = 1e-3, level: float = LEVEL) -> Bounds | Missing:
     """The accuracy of a randomised model's vote of infinitely many draws, as far as these draws tell.
 
-    PPR-1v1 (Jain et al. 2022) settles each image with error at most `alpha`; what is open is
-    undecided and not guessed. The outer interval is the score interval of either end. Missing where
-    no image is settled: "0 to 100 %" is no number.
+    PPR-1v1 (Jain et al. 2022) settles each image with error at most `alpha`; what is open is undecided and not guessed.
+    The outer interval is the score interval of either end. Missing where fewer than SETTLED of the images are settled.
     """
     n = len(votes.labels)
     decided, winner, *_ = ppr(votes.counts, alpha)
-    if not decided.any():
-        return Missing(f"{votes.drawn.max()} draws settle no image's vote of infinitely many")
+    if decided.mean() < SETTLED:
+        which = f"only {100 * decided.mean():.0f} % of the images'" if decided.any() else "no image's"
+        early = "" if not votes.rule else f", because the {votes.rule} rule ended them: infinite = true goes on"
+        return Missing(f"{votes.drawn.max()} draws settle {which} vote of infinitely many{early}")
     sure = int((decided & (winner == votes.labels)).sum())
     open_ = int((~decided).sum())
     low, high = intervals.share(sure, n, level).low, intervals.share(sure + open_, n, level).high
     return Bounds(sure / n, open_ / n, low, high, n)
+
+
+def undecided(votes: Votes, alpha: float = 1e-3) -> float:
+    """The share of images whose vote of infinitely many draws these draws leave open."""
+    return float(1 - ppr(votes.counts, alpha).decided.mean())
 
 
 def resubmission(votes: Votes, times: int, level: float = LEVEL) -> Number | Missing:

@@ -100,7 +100,21 @@ def test_infinite_vote_brackets_the_truth_and_counts_what_is_open():
 def test_too_few_draws_settle_nothing_and_are_no_number(draws):
     """One draw of a stochastic model decides nothing, and "0 to 100" is a dash with its reason."""
     found = numbers.infinite(made(1.0, draws=draws))
-    assert isinstance(found, Missing) and f"{draws} draws" in found.reason
+    assert isinstance(found, Missing) and f"{draws} draws" in found.reason and "infinite" not in found.reason.split()
+    stopped = numbers.infinite(replace(made(1.0, draws=draws), rule="vote"))
+    assert isinstance(stopped, Missing) and "infinite = true goes on" in stopped.reason
+
+
+def test_a_bound_of_almost_everything_is_no_number():
+    """The rule ended the draws of 98 images at 16, of two at 32: "0 to 99 %" was printed."""
+    few, more = made(1.0, draws=16, n=100), made(1.0, draws=32, n=100)
+    counts = np.where((np.arange(100) < 2)[:, None], more.counts, few.counts)
+    found = numbers.infinite(replace(few, rule="vote", counts=counts))
+    stopped = replace(few, rule="vote", counts=counts)
+    assert isinstance(found, Missing) and "only 2 % of the images'" in found.reason
+    assert numbers.undecided(stopped) == pytest.approx(0.98)
+    counts = np.where((np.arange(100) < 20)[:, None], more.counts, few.counts)
+    assert isinstance(numbers.infinite(replace(few, rule="vote", counts=counts)), Bounds)
 
 
 def test_the_other_rule_has_no_number_where_draws_were_stopped():

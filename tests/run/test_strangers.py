@@ -12,6 +12,9 @@ import torch
 from foreign import nets
 
 from bench.cli import app
+from bench.lab.examine.of_suite import bench_of
+from bench.run.session import open_suite
+from bench.store.tasks import Settings
 from bench.suite.reader import load
 from bench.votes.votes import from_parquet
 
@@ -187,3 +190,9 @@ def test_an_estimate_is_a_measurement_or_a_question_mark(tmp_path: Path, bench: 
     assert re.search(r"to make: 2 records, about \d s", said)
     suite(tmp_path, "plain", '["clean", "pgd"]')
     assert re.search(r"judge mine on pgd of mine +0 s", bench("plan")[1])
+
+
+def test_a_model_is_examined_on_the_first_images_even_once_their_key_is_known(tmp_path: Path) -> None:
+    session = open_suite(suite(tmp_path, "plain"), "auto", None, Settings(tmp_path))
+    assert session.suite.images("test").key, "as every plan asks for it"
+    assert len(bench_of(session, "mine", 8)[2]) == 8

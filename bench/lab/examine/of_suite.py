@@ -16,7 +16,7 @@ from bench.lab.examine.rules import Finding
 from bench.lab.streams import Streams
 from bench.lab.worker import Lab
 from bench.models.classifier import Classifier
-from bench.recipes import PGD, Data, Examples, Fetched
+from bench.recipes import PGD, Examples, Fetched
 from bench.store.records import Store
 from bench.store.tasks import Settings
 from bench.suite.cells import Suite
@@ -37,7 +37,7 @@ def bench_of(session: Session, model: str, images: int) -> tuple[Lab, Classifier
     """A lab, one of the suite's models in it, the first test images with their labels, and how to compute."""
     lab = Lab(session.settings)
     data = session.suite.images("test")
-    first = Data(**(dict(data) | {"stop": min(data.start + images, data.stop or 10**9)}))
+    first = data.model_copy(update={"stop": min(data.start + images, data.stop or data.whole)})
     pixels, labels, _ = lab.shard(Examples(data=first, shard=images), 0)
     recipe, compute = session.suite.models[model].model, lab.compute()
     # A model that cannot be judged can be examined: what is wrong with it is the finding.

@@ -61,7 +61,7 @@ def test_no_attack_moves_a_constant(p, capsys):
         assert abs(number.value - p) < 4 * np.sqrt(p * (1 - p) / N / DRAWS)
 
     # AutoAttack `rand`, shortened: its any-hit flags against fresh draws of the same images
-    short = Peer(kind="autoattack", name="rand", arguments={"apgd": {"n_iter": 5, "eot_iter": 2}})
+    short = Peer(kind="autoattack", name="rand, as published", arguments={"apgd": {"n_iter": 5, "eot_iter": 2}})
     made = craft(short, model, images, labels, streams(3), compute(512))
     its_own = 1 - float(made.claimed.float().mean())
     fresh = fold(score(model, made.images, labels, 4), "expected").value

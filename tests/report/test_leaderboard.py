@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from made_votes import labels_of, votes_from
 
 from bench.recipes import Peer
-from bench.report import leaderboard as baselines
+from bench.report import board
 from bench.report.access import access
 from bench.report.board import leaderboard, place
 from bench.report.leaderboard import Ours, compare, ours, words
@@ -61,7 +61,7 @@ def test_three_named_rows_are_the_published_ones(id: str) -> None:
 
 
 def test_every_number_is_the_shipped_files() -> None:
-    raw = json.loads(baselines.FILE.read_text("utf-8"))["models"]
+    raw = json.loads(board.FILE.read_text("utf-8"))["models"]
     entries = {entry.id: entry for entry in leaderboard().entries}
     assert len(raw) == len(entries) == 99
     for model in raw:
@@ -256,10 +256,10 @@ def test_autoattack_with_other_arguments_is_not_called_autoattack(tmp_path: Path
 
 
 def test_the_shipped_file_is_the_one_that_was_fetched() -> None:
-    digest = hashlib.sha256(baselines.FILE.read_bytes()).hexdigest()
+    digest = hashlib.sha256(board.FILE.read_bytes()).hexdigest()
     assert digest == "2df5f53f388534e09223d9b9c2c654c54d3661473c821168eef9424e413ba744"
     assert "78fcc9e (2025-03-31)" in leaderboard().source
-    readme = (baselines.FILE.parent / "README.md").read_text("utf-8")
+    readme = (board.FILE.parent / "README.md").read_text("utf-8")
     assert "78fcc9e, 2025-03-31" in readme
 
 

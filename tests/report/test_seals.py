@@ -234,13 +234,14 @@ def test_votes_are_held_against_their_recipe(whole: Path):
     for change, word in (
         ({"draw_right": right, "winners": None}, "shard 0's draws"),
         ({"counts": more}, "draws"),
-        ({"shard": true.shard[::-1].copy()}, "shards"),
+        ({"shard": true.shard[::-1].copy()}, "by shard"),
+        ({"shard": true.shard[::-1].copy(), "winners": None}, "shards"),
         ({"linf": np.full(60, 0.2, np.float32)}, "from its original"),
         ({"claimed": np.full(60, -1, np.int8)}, "neither yes nor no"),
     ):
         assert word in contradiction(attacked, replace(true, **change)), change
     assert "images are clean" in contradiction(clean, replace(votes(clean), claimed=np.zeros(60, np.int8)))
-    rows = ("index", "labels", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed", "shard")
+    rows = ("index", "labels", "counts", "probs", "soft", "prefix", "settled", "linf", "claimed", "shard", "winners")
     fewer = {name: getattr(true, name)[:40] for name in rows} | {"draw_right": true.draw_right[:2]}
     assert "its recipe 60" in contradiction(attacked, replace(true, **fewer))
 

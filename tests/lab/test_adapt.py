@@ -73,7 +73,11 @@ def left_at_best(found):
     return min(trial.left for trial in found.trials)
 
 
-@pytest.mark.parametrize("name", fakes.FAKES)
+OFTEN = list(fakes.FAKES)[::6]  # one of each sort at every run of the tests, all of them with the slow ones
+SELDOM = [pytest.param(name, marks=pytest.mark.slow) for name in fakes.FAKES if name not in OFTEN]
+
+
+@pytest.mark.parametrize("name", [*OFTEN, *SELDOM])
 def test_a_false_defence_falls_and_is_named(name):
     net, images, labels = victims()
     plain = adapt.search(net, images, labels, BALL, streams(), compute())
@@ -156,7 +160,9 @@ HONEST = {
 }
 
 
-@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize(
+    "name", [*list(HONEST)[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in list(HONEST)[2:])]
+)
 def test_an_honest_model_is_left_alone(name):
     model = HONEST[name]().eval()
     images, labels = test_images(100)

@@ -51,6 +51,7 @@ def test_a_false_defence_is_named_for_its_own_reason_first(name: str) -> None:
     assert first.advice
 
 
+@pytest.mark.slow  # every check to its end
 def test_a_masked_model_is_caught_by_attacks_too() -> None:
     """Without a look at its gradients: the unbounded, the black-box and the transferred attack all beat PGD."""
     base = trained(False)
@@ -85,6 +86,7 @@ def test_an_undefended_network_is_not_accused() -> None:
     assert {"mode", "gradients", "large-eps", "black-box", "more-steps", "more-restarts"} <= checked
 
 
+@pytest.mark.slow  # every check to its end
 def test_an_adversarially_trained_network_is_not_accused() -> None:
     images, labels = test_images(100)
     model = trained(True)
@@ -95,6 +97,7 @@ def test_an_adversarially_trained_network_is_not_accused() -> None:
     assert float(white.split()[2]) > 15, "the model must be robust for this test to mean anything"
 
 
+@pytest.mark.slow  # every check to its end
 def test_a_declared_stochastic_model_is_not_accused() -> None:
     images, labels = test_images(60)
     model = Smoothed(trained(True), 0.06)

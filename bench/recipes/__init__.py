@@ -32,12 +32,25 @@ from bench.recipes.defences import (
 )
 from bench.recipes.graph import KINDS, TYPES, inputs, parse, summary, targets_of
 from bench.recipes.stopping import Stopping
-from bench.recipes.training import Data, Network, Noise, Optimiser, Schedule, Training
+from bench.recipes.training import (
+    NETWORKS,
+    NOISES,
+    AnyNetwork,
+    AnyNoise,
+    Data,
+    Network,
+    Noise,
+    Optimiser,
+    Schedule,
+    Training,
+)
 from bench.recipes.work import Distilled, Examples, Fetched, Mixture, Model, Outcomes, Trained, Weights, Work
 
 __all__ = [
     "CTRW",
     "KINDS",
+    "NETWORKS",
+    "NOISES",
     "PGD",
     "RNA",
     "RND",
@@ -46,6 +59,8 @@ __all__ = [
     "SLWTA",
     "TYPES",
     "WCA",
+    "AnyNetwork",
+    "AnyNoise",
     "Arguments",
     "Arithmetic",
     "Attack",

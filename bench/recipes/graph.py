@@ -11,7 +11,7 @@ from bench.recipes.defences import CTRW, RNA, RND, RPF, SAP, SLWTA, WCA, CropEns
 
 from bench.recipes.defences import RandomPrecision, ResizePad  # isort: skip
 from bench.recipes.stopping import Stopping
-from bench.recipes.training import Data, Network, Noise, Optimiser, Schedule, Training
+from bench.recipes.training import NETWORKS, NOISES, Data, Optimiser, Schedule, Training
 from bench.recipes.work import Distilled, Examples, Fetched, Mixture, Model, Outcomes, Trained, Work
 
 
@@ -66,7 +66,7 @@ def summary(recipe: Recipe) -> dict[str, Any]:
 
 
 KINDS: tuple[type[Recipe], ...] = (
-    Data, Network, Noise, Clean, PGD, Square, Peer, Strong, Worst, Optimiser, Schedule, Training,
+    Data, *NETWORKS, *NOISES, Clean, PGD, Square, Peer, Strong, Worst, Optimiser, Schedule, Training,
     Trained, Distilled, Fetched, Model, Examples, Stopping, Outcomes,
     RND, RandomFeatures, ResizePad, CropEnsemble, SAP, RandomPrecision, Mixture, RNA, RPF, CTRW, WCA, SLWTA,
 )  # fmt: skip

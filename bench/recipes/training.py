@@ -141,6 +141,26 @@ class Network(Recipe):
             raise ValueError(f"a WideResNet's depth is 6n + 4 (10, 16, 22, 28, 34, ...), not {depth}")
         return depth
 
+    def multiply_adds(self, image: tuple[int, int, int] = (3, 32, 32)) -> float:
+        """Multiply-adds of one forward pass of one image (channels, height, width)."""
+        blocks, area = (self.depth - 4) // 6, image[1] * image[2]
+        total, channels = area * 9 * image[0] * 16, 16
+        for stage, width in enumerate((16, 32, 64)):
+            out = width * self.width
+            for block in range(blocks):
+                if block == 0 and stage:
+                    area = -(-area // 4)
+                total += area * 9 * channels * out + area * 9 * out * out
+                if block == 0:
+                    total += area * channels * out * (channels != out)
+                channels = out
+        return float(total + channels * self.classes)
+
+
+NETWORKS: tuple[type[Recipe], ...] = (Network,)
+AnyNetwork = Network
+"""Every network's recipe: another one joins both, as in `Network | Other`, and has its arm in lab/weights/build.py."""
+
 
 class Noise(Recipe):
     """Colored noise in the weights (CNI, Nemcovsky et al. 2020).
@@ -155,6 +175,11 @@ class Noise(Recipe):
     diag_init: Annotated[float, Field(ge=0)] = 0.0625
     factor_init: Annotated[float, Field(ge=0)] = 0.05
     linear: Literal["none", "elementwise"] = "none"
+
+
+NOISES: tuple[type[Recipe], ...] = (Noise,)
+AnyNoise = Noise
+"""Every law of noise that a network is trained with: another one joins both."""
 
 
 class Optimiser(Recipe):

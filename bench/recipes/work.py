@@ -20,7 +20,7 @@ from bench.recipes.defences import Over
 from bench.recipes.base import Precision, Recipe, Rule, Seed, Tuple, Unit, Whole  # isort: skip
 from bench.recipes.defences import Through  # isort: skip
 from bench.recipes.stopping import Stopping
-from bench.recipes.training import Data, Network, Noise, Shape, Training
+from bench.recipes.training import AnyNetwork, AnyNoise, Data, Network, Shape, Training
 
 
 def _part_of_weights(value: Any) -> Any:
@@ -33,8 +33,8 @@ class Trained(Recipe):
     """Weights trained from nothing on labels, through a defence if one is named."""
 
     kind: Literal["trained"] = "trained"
-    network: Network = Network()
-    noise: Noise | None = None
+    network: AnyNetwork = Network()
+    noise: AnyNoise | None = None
     data: Data = Data(split="train")
     training: Training = Training()
     defence: Annotated[Through, Field(discriminator="kind")] | None = None
@@ -59,8 +59,8 @@ class Distilled(Recipe):
     """
 
     kind: Literal["distilled"] = "distilled"
-    network: Network = Network()
-    noise: Noise | None = None
+    network: AnyNetwork = Network()
+    noise: AnyNoise | None = None
     data: Data = Data(split="train")
     training: Training = Training()
     teacher: Model
@@ -107,8 +107,8 @@ class Fetched(Recipe):
     resize: Natural | None = None
     mean: Floats | None = None
     std: Floats | None = None
-    network: Network | None = None
-    noise: Noise | None = None
+    network: AnyNetwork | None = None
+    noise: AnyNoise | None = None
     arguments: Arguments = Field(default_factory=dict)
     defence: Annotated[Through, Field(discriminator="kind")] | None = None
     _kind = field_validator("defence", mode="before")(_part_of_weights)

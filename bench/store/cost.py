@@ -7,10 +7,23 @@ import json
 from pathlib import Path
 from typing import assert_never
 
-from bench.recipes import PGD, Attack, Clean, Data, Distilled, Examples, Fetched, Model, Network, Outcomes, Peer, Square
+from bench.recipes import (
+    PGD,
+    AnyNetwork,
+    Attack,
+    Clean,
+    Data,
+    Distilled,
+    Examples,
+    Fetched,
+    Model,
+    Network,
+    Outcomes,
+    Peer,
+)
 from bench.store.disk import write
 
-from bench.recipes import Strong, Trained, Work, Worst  # isort: skip
+from bench.recipes import Square, Strong, Trained, Work, Worst  # isort: skip
 from bench.store.tasks import images_in
 
 UNKNOWN = Network(depth=16, width=4)  # stands in for a network we cannot see into
@@ -18,20 +31,9 @@ GUESS = {"cpu": 60e9, "cuda": 60e12}  # multiply-adds a second before anything w
 BACKWARD_TO_INPUT, BACKWARD = 1.1, 2.0  # in forward passes
 
 
-def multiply_adds(network: Network, image: tuple[int, int, int] = (3, 32, 32)) -> float:
-    """Multiply-adds of one forward pass of one image (channels, height, width) through a WideResNet."""
-    blocks, area = (network.depth - 4) // 6, image[1] * image[2]
-    total, channels = area * 9 * image[0] * 16, 16
-    for stage, width in enumerate((16, 32, 64)):
-        out = width * network.width
-        for block in range(blocks):
-            if block == 0 and stage:
-                area = -(-area // 4)
-            total += area * 9 * channels * out + area * 9 * out * out
-            if block == 0:
-                total += area * channels * out * (channels != out)
-            channels = out
-    return float(total + channels * network.classes)
+def multiply_adds(network: AnyNetwork, image: tuple[int, int, int] = (3, 32, 32)) -> float:
+    """Multiply-adds of one forward pass of one image (channels, height, width) through a network."""
+    return network.multiply_adds(image)
 
 
 def gradients(attack: Attack) -> tuple[float, float]:
@@ -120,7 +122,7 @@ def _peer(attack: Peer) -> tuple[float, float]:
     return 10.0, float(steps * turns * (9 if attack.name == "APGDT" else 1))
 
 
-def network_of(model: Model) -> Network:
+def network_of(model: Model) -> AnyNetwork:
     """The network a model runs, as far as the recipe tells."""
     return (model.weights.network or UNKNOWN) if isinstance(model.weights, Fetched) else model.weights.network
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import get_args
 
 from bench import recipes
-from bench.recipes import Clean, Crafting, Data, Fetched, Mixture, Noise, Over, Recipe, Through, Trained
+from bench.recipes import NETWORKS, NOISES, Clean, Crafting, Data, Fetched, Mixture, Over, Recipe, Through, Trained
 from bench.suite.schema import Entry, Figure, Table
 
 PARTS: dict[str, tuple[type[Recipe], ...]] = {
     "datasets": (Data,),
-    "networks": (recipes.Network,),
-    "noises": (Noise,),
+    "networks": NETWORKS,
+    "noises": NOISES,
     "defences": (*get_args(Over), *get_args(Through), Mixture),
     "attacks": (Clean, *get_args(Crafting)),
     "optimisers": (recipes.Optimiser,),

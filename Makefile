@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 paper: $(VENV)/.run
 	$(BIN)/python -m bench run suites/paper.toml
 
-# Two workers of one thread each: twice as fast on two cores as one worker of two, whose layers are too small to share.
+# Two workers of one thread each: most tests are too small to share between threads.
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=15
 

@@ -33,8 +33,10 @@ def imports(path, top_only=False):
     tree = ast.parse(path.read_text())
     nodes = list(tree.body) if top_only else list(ast.walk(tree))
     for node in nodes:
-        if top_only and isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
-            nodes += node.body
+        if top_only and isinstance(node, ast.If | ast.Try | ast.With | ast.ClassDef | ast.For | ast.While):
+            typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            nodes += ([] if typing else node.body) + getattr(node, "orelse", []) + getattr(node, "finalbody", [])
+            nodes += [inner for handler in getattr(node, "handlers", []) for inner in handler.body]
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -113,9 +115,32 @@ def test_files_are_small(path):
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_functions_take_six_arguments_by_place_at_most(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef) and not any("command" in ast.unparse(d) for d in node.decorator_list):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not any(
+            ast.unparse(d).startswith(("app.command(", "command(")) for d in node.decorator_list
+        ):
             places = [a.arg for a in node.args.posonlyargs + node.args.args if a.arg not in ("self", "cls")]
             assert len(places) <= 6, f"{node.name}({', '.join(places)})"
+
+
+def test_the_door_gives_the_rooms_errors_alone():
+    """`bench` itself loads the Python interface by name: nobody below may reach it through the door."""
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "bench" and name != "bench":
+                own = {"UserError", "Paused", "Refused", "nearest", "__version__"}
+                asked = {alias.name for alias in node.names} - own
+                assert all(f"bench.{word}" in MODULES for word in asked), f"{name}: {asked}"
+
+
+def test_one_place_says_which_device_is_booked():
+    """Five callers book and learn rates: each by the answer of store/machine.py, none by one of its own."""
+    found = 0
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Rates":
+                found += 1
+                assert ast.unparse(node.args[1]).split("(")[0].split(".")[-1] == "kind", f"{name}: {ast.unparse(node)}"
+    assert found >= 3
 
 
 def test_no_test_imports_a_test():

@@ -130,17 +130,19 @@ class Strong(Recipe):
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.001
 
 
+Single = PGD | Square | Peer | Strong
+"""Every attack that is not made of others."""
+
+
 class Worst(Recipe):
     """The strongest of several attacks for each image: wrong most often over selection draws, then by mean margin."""
 
     kind: Literal["worst"] = "worst"
-    attacks: Annotated[
-        tuple[Annotated[PGD | Square | Peer | Strong, Field(discriminator="kind")], ...], Field(strict=False)
-    ]
+    attacks: Annotated[tuple[Annotated[Single, Field(discriminator="kind")], ...], Field(strict=False)]
     selection: Natural = 64
 
 
-Crafting = PGD | Square | Peer | Strong | Worst
+Crafting = Single | Worst
 """Every attack that changes images. Whoever matches on it ends with assert_never: an attack that is added and not
 handled there is an error of mypy's, not a number."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
-from bench.recipes.attacks import PGD, Clean, Peer, Square, Strong, Worst
+from bench.recipes.attacks import Clean, Crafting
 from bench.recipes.base import Recipe
 from bench.recipes.defences import CTRW, RNA, RND, RPF, SAP, SLWTA, WCA, CropEnsemble, RandomFeatures
 
@@ -66,7 +66,7 @@ def summary(recipe: Recipe) -> dict[str, Any]:
 
 
 KINDS: tuple[type[Recipe], ...] = (
-    Data, *NETWORKS, *NOISES, Clean, PGD, Square, Peer, Strong, Worst, Optimiser, Schedule, Training,
+    Data, *NETWORKS, *NOISES, Clean, *get_args(Crafting), Optimiser, Schedule, Training,
     Trained, Distilled, Fetched, Model, Examples, Stopping, Outcomes,
     RND, RandomFeatures, ResizePad, CropEnsemble, SAP, RandomPrecision, Mixture, RNA, RPF, CTRW, WCA, SLWTA,
 )  # fmt: skip

@@ -19,7 +19,7 @@ from bench.suite.cells import Suite
 def planned_text(session: Session, made: Plan, as_json: bool) -> str:
     """What is there, what is missing, and what it would cost, in words or as JSON."""
     device = machine.kind(session.settings.device)
-    rates = Rates(session.store.scratch, device)
+    rates = Rates(session.store.scratch, machine.kind(session.settings.device))
     missing: list[dict[str, Any]] = [
         {
             "what": describe(recipe, session.names),

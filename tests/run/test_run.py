@@ -483,7 +483,9 @@ def test_a_damaged_diagnosis_is_a_mark_and_never_silence(copy: Path):
 
 def test_trained_weights_say_what_they_cost(whole: Path):
     """Training counted its passes under other names than the manifest's, which said 0."""
-    for manifest in (whole / ".bench" / "weights").glob("*/*/manifest.json"):
+    manifests = list((whole / ".bench" / "weights").glob("*/*/manifest.json"))
+    assert len(manifests) == 2
+    for manifest in manifests:
         about = json.loads(manifest.read_text())["provenance"]
         assert about["forward_passes"] > 0 and about["backward_passes"] > 0
 

@@ -65,8 +65,10 @@ def undrawn(attack: Attack) -> Attack:
             return attack.model_copy(update={"eot": 1, "selection": 1})
         case Worst():
             return attack.model_copy(update={"attacks": tuple(map(undrawn, attack.attacks)), "selection": 1})
-        case _:
+        case Clean() | Square() | Peer() | Strong():
             return attack
+        case _:
+            assert_never(attack)
 
 
 PARTS = {

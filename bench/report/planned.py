@@ -18,7 +18,6 @@ from bench.suite.cells import Suite
 
 def planned_text(session: Session, made: Plan, as_json: bool) -> str:
     """What is there, what is missing, and what it would cost, in words or as JSON."""
-    device = machine.kind(session.settings.device)
     rates = Rates(session.store.scratch, machine.kind(session.settings.device))
     missing: list[dict[str, Any]] = [
         {
@@ -42,7 +41,7 @@ def planned_text(session: Session, made: Plan, as_json: bool) -> str:
         total, blind = sum(item["seconds"] or 0 for item in missing), any(item["seconds"] is None for item in missing)
         rest = "; ?: not known before the model has run here once, which run does first" if blind else ""
         measured = "a guess, nothing has run here yet" if all(map(rates.guesses, made.order)) else "from earlier tasks"
-        lines.append(f"  estimated in all: {total / 60:.0f} min on this machine's {device} ({measured}{rest})")
+        lines.append(f"  estimated in all: {total / 60:.0f} min on this machine's {rates.device} ({measured}{rest})")
     for item in stale:
         named = session.names.get(item["made_from"], item["made_from"][:12])
         lines.append(f"stale: {item['record']} was made from {named}, since made anew")

@@ -212,7 +212,9 @@ def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) ->
         if small is None:
             return Session(session.suite, store, settings, "the suite declares no smaller scale")
     name = small or next(iter(declared))
-    why = "no GPU here, and the full scale is not recorded" if len(declared) > 1 else "the suite's only scale"
+    large = any(about.gpu for about in declared.values())
+    why = "no GPU here, and the full scale is not recorded" if large else "the first scale that the suite declares"
+    why = why if len(declared) > 1 else "the suite's only scale"
     return Session(read(path, name, limit, settings), store, settings, why)
 
 

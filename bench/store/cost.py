@@ -27,7 +27,8 @@ from bench.recipes import Square, Strong, Trained, Work, Worst  # isort: skip
 from bench.store.tasks import images_in
 
 UNKNOWN = Network(depth=16, width=4)  # stands in for a network we cannot see into
-GUESS = {"cpu": 60e9, "cuda": 60e12}  # multiply-adds a second before anything was measured
+PUBLISHED = {"slwta": Network(depth=34, width=1)}  # checkpoints whose loader is ours
+GUESS = {"cpu": 36e9, "cuda": 60e12}  # multiply-adds a second before anything was measured: two cores in float32
 BACKWARD_TO_INPUT, BACKWARD = 1.1, 2.0  # in forward passes
 
 
@@ -126,12 +127,14 @@ def _peer(attack: Peer) -> tuple[float, float]:
 
 def network_of(model: Model) -> AnyNetwork:
     """The network a model runs, as far as the recipe tells."""
-    return (model.weights.network or UNKNOWN) if isinstance(model.weights, Fetched) else model.weights.network
+    weights = model.weights
+    return weights.network or (PUBLISHED.get(weights.kind, UNKNOWN) if isinstance(weights, Fetched) else UNKNOWN)
 
 
 def stranger(model: Model) -> bool:
     """Whether no recipe says what a pass of the model costs."""
-    return isinstance(model.weights, Fetched) and model.weights.network is None
+    weights = model.weights
+    return isinstance(weights, Fetched) and weights.network is None and weights.kind not in PUBLISHED
 
 
 def _runs(recipe: Work) -> Model | None:
@@ -158,18 +161,14 @@ def passes(recipe: Work) -> float:
         case Trained() | Distilled():
             training = recipe.training
             images = images_in(Examples(data=recipe.data)) - training.validation
-            step = 1 + BACKWARD
+            step = 0.0 if training.attack and training.adversarial_weight == 1 else 1 + BACKWARD
             if training.attack:
                 slopes = training.attack.steps * training.attack.gradients_a_step
                 step += slopes * (1 + BACKWARD_TO_INPUT) + 1 + BACKWARD
             if isinstance(recipe, Distilled):
                 batches = (recipe.targets == "online") + (training.attack is not None)
-                step += (
-                    batches
-                    * recipe.online_draws
-                    * multiply_adds(network_of(recipe.teacher))
-                    / multiply_adds(recipe.network)
-                )
+                taught = multiply_adds(network_of(recipe.teacher)) / multiply_adds(recipe.network)
+                step += batches * recipe.online_draws * taught
             check = gradients(training.validation_attack)[1] * (1 + BACKWARD_TO_INPUT)
             return training.epochs * (images * step + training.validation * (2 + check))
 

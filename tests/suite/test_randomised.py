@@ -8,6 +8,10 @@ import pytest
 from bench.recipes import PGD, Fetched, Mixture, Over, Peer, Strong, Through, Trained
 from bench.report.access import access
 from bench.report.published import folder, read
+from bench.run.session import open_suite
+from bench.store.cost import work_of
+from bench.store.plan import everything
+from bench.store.tasks import Settings
 from bench.suite.expressions import parse, resolve
 from bench.suite.reader import load, scales
 
@@ -53,6 +57,32 @@ def test_the_columns_are_the_protocols() -> None:
     assert isinstance(suite.attacks["strong"], Strong) and cells["rpf", "strong"].examples.source == rpf
 
 
+@pytest.mark.parametrize("path", (RANDOMISED, OWN), ids=lambda path: path.stem)
+def test_without_a_scale_and_a_gpu_the_quick_one_runs(path: Path, tmp_path: Path) -> None:
+    session = open_suite(path, "auto", None, Settings(tmp_path, device="cpu"))
+    assert session.suite.scale == "quick"
+    large = path == RANDOMISED
+    expected = "no GPU here, and the full scale is not recorded" if large else "the first scale that the suite declares"
+    assert session.why == expected
+
+
+def test_desk_fits_a_night() -> None:
+    """At the rate measured on 2 cores: no training above an hour, and about ten hours in all."""
+    work = everything([cell.outcomes for cell in load(RANDOMISED, "desk").cells()])
+    hours = [work_of(recipe) / 36e9 / 3600 for recipe in work]
+    assert max(h for h, one in zip(hours, work, strict=True) if isinstance(one, Trained)) < 1 and 6 < sum(hours) < 11
+
+
+def test_what_is_asked_of_the_authors_weights() -> None:
+    for scale in ("quick", "desk"):
+        cells = {(cell.table, cell.attack, cell.number) for cell in load(OWN, scale).cells()}
+        assert {
+            ("clean", "clean", "expected"), ("attacked", "pgd20", "expected"), ("attacked", "mean", "expected"),
+            ("attacked", "strong", "expected"), ("eot", "eotpgd", "expected"),
+            ("autoattack", "aa-rand-published", "claimed"), ("autoattack", "aa-rand-published", "expected"),
+        } <= cells  # fmt: skip
+
+
 def test_images_are_as_many_as_are_asked_for() -> None:
     desk = load(RANDOMISED, "desk")
     assert desk.datasets["test"].stop == 1000 and desk.datasets["few"].stop == 200
@@ -79,7 +109,7 @@ def test_the_published_weights_are_pinned_and_not_ours() -> None:
     claims = read(folder())["slwta"]
     assert weights.sha256 in claims.weights
     assert suite.tables["clean"].paper == ((claims.claims[0].clean,),)
-    assert claims.claims[0].robust in suite.tables["libraries"].paper[0]
+    assert claims.claims[0].robust in suite.tables["autoattack"].paper[0]
     published = suite.attacks["aa-rand-published"]
     assert isinstance(published, Peer) and published.name == "rand, as published"
     assert weights.file is not None and not (SUITES.parent / weights.file).is_relative_to(

@@ -6,10 +6,12 @@ import os
 import sys
 
 from bench.cli.app import main
+from bench.store.machine import share_cores
 
 
 def enter() -> None:
     """Run the command line and end the process."""
+    share_cores()
     status: list[int] = []
     atexit.register(leave, status)  # registered first, called last: whoever else has something to end has ended it
     try:

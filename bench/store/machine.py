@@ -1,5 +1,5 @@
-"""This machine: its processor, whether it has a GPU (asked of the driver alone, so that no plan waits for torch), and
-which of them a run uses."""
+"""This machine: its processor, whether it has a GPU (asked of the driver alone, so that no plan waits for torch), which
+of them a run uses, and how its threads wait for each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import ctypes
 import os
 import platform
 import re
+import sys
 from pathlib import Path
+
+SPINS = 2000
+"""How often a thread looks whether the others are there before it lets somebody else have its core: about 50 to 100
+microseconds, as long as most waits take. GNU's own 300,000 hold the core for milliseconds, which on a shared machine
+are taken from the very thread that is waited for."""
 
 
 def gpus() -> int:
@@ -48,6 +54,16 @@ def here(device: str = "auto") -> str:
     if driver.cuDeviceGet(ctypes.byref(handle), 0) or driver.cuDeviceGetName(name, 256, handle):
         return processor()
     return name.value.decode(errors="replace")
+
+
+def share_cores() -> None:
+    """Have torch's threads wait briefly (SPINS) rather than hold their cores; what a user has set stays.
+
+    GNU's OpenMP reads its settings when torch is loaded: afterwards this does nothing. Processes started from this
+    one inherit it.
+    """
+    if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
 def arithmetic(torch: str, threads: int, microbatch: int, exact: bool) -> str:

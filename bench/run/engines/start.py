@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench import UserError
 from bench.recipes import Data, Fetched, Outcomes, Work
+from bench.store.machine import share_cores
 from bench.store.records import Store
 from bench.store.tasks import Hooks, Settings
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def begin(settings: Settings, hooks: Hooks, data: Data | None = None) -> Lab:
     """A lab for this process; the images of `data`, if they are here, are decoded while torch is loaded."""
+    share_cores()  # a worker of Ray's has another parent
     images: dict[tuple[str, str, str], Images] = {}
 
     def read(data: Data) -> None:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: paper test test-all lint benchmarks clean
+.PHONY: paper test test-all lint docs benchmarks clean
 
 paper: $(VENV)/.run
 	$(BIN)/python -m bench run suites/paper.toml
@@ -19,6 +19,10 @@ lint: $(VENV)/.test
 	$(BIN)/python -m ruff check bench tests
 	$(BIN)/python -m mypy
 
+# The API reference, from the docstrings, into build/docs.
+docs: $(VENV)/.test
+	$(BIN)/python -m pdoc --docformat markdown --no-show-source -o build/docs bench bench.api bench.compat bench.recipes bench.models.classifier
+
 benchmarks: $(VENV)/.test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -s
 
@@ -26,8 +30,9 @@ benchmarks: $(VENV)/.test
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# What the paper's suite needs beyond the core: torchattacks and AutoAttack. Another suite says itself what it misses.
 $(VENV)/.run: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -m pip install -q -e .[peers]
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python

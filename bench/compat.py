@@ -55,7 +55,7 @@ class AutoAttack:
         try:
             import pyautoattack
         except ImportError:
-            raise UserError("AutoAttack", "pyautoattack is not installed", "pip install pyautoattack") from None
+            raise UserError("AutoAttack", "pyautoattack is not installed", "pip install 'freshdraws[peers]'") from None
         if not torch.cuda.is_available() and str(device).startswith("cuda"):
             device = "cpu"
         self.norm, self.epsilon, self.seed, self.verbose, self.version = norm, eps, seed, verbose, version

@@ -85,8 +85,8 @@ def stranger(tmp_path: Path) -> Path:
 def test_what_travels(installed: Path) -> None:
     names = (installed.parent / "names").read_text().splitlines()
     assert "bench/py.typed" in names and "bench/lab/images/data/cifar10/test.webp" in names
-    assert any(name.endswith("share/bench/suites/paper.toml") for name in names)
-    assert any("share/bench/claims/" in name for name in names)
+    assert any(name.endswith("share/freshdraws/suites/paper.toml") for name in names)
+    assert any("share/freshdraws/claims/" in name for name in names)
     assert not [name for name in names if name.endswith(".safetensors") or name.split("/")[0] in ("models", "tests")]
 
 

@@ -24,6 +24,7 @@ from bench.store.plan import Plan, describe, refuse_stale
 from bench.store.records import Store
 from bench.store.tasks import Hooks, Settings, Task
 from bench.suite.cells import Suite
+from bench.suite.libraries import refuse_lacking
 
 if TYPE_CHECKING:
     from bench.lab.images.load import Images
@@ -130,6 +131,7 @@ class Bench:
         session, settings = self.session, self.settings
         plan = planned(session, wanted, False)
         refuse_stale(plan.stale)
+        refuse_lacking("evaluate", plan.order)
         rates = Rates(session.store.scratch, kind(settings.device))
         told, begun = Told(plan, session.names, rates, progress), time.perf_counter()
         try:

@@ -112,6 +112,7 @@ def execute(
     from bench.store.cost import Rates
     from bench.store.machine import kind
     from bench.store.plan import Plan, refuse_stale
+    from bench.suite.libraries import refuse_lacking
 
     console = screen(quiet)
     if again := changed(session, wanted):
@@ -122,6 +123,7 @@ def execute(
     refuse_stale(plan.stale, session.names)
     if not plan.order:
         return Counts(0, 0, 0)
+    refuse_lacking(str(session.suite.path), plan.order)
     preflight(plan.order)
     for words in former(session, plan.order):
         console.print(words, highlight=False, markup=False)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from bench.suite.libraries import install
+
 Verdict = Literal["ok", "note", "broken"]
 """ok: as it should be; note: works, with something to know; broken: something will not work."""
 
@@ -166,9 +168,7 @@ def _required() -> Iterator[Finding]:
 def _torchattacks() -> Iterator[Finding]:
     version = _version("torchattacks")
     if version is None:
-        yield Finding(
-            "torchattacks", "not installed: its attacks cannot be declared", "broken", "pip install torchattacks"
-        )
+        yield Finding("torchattacks", "not installed: its attacks cannot run", "note", install(["peers"]))
         return
     yield Finding("torchattacks", f"{version}; its APGD, FAB and AutoAttack run 10 steps by default, here 100", "ok")
 
@@ -176,8 +176,7 @@ def _torchattacks() -> Iterator[Finding]:
 def _pyautoattack() -> Iterator[Finding]:
     version = _version("pyautoattack")
     if version is None:
-        fix = "pip install pyautoattack (autoattack is not on PyPI)"
-        yield Finding("pyautoattack", "not installed: AutoAttack cannot be declared", "broken", fix)
+        yield Finding("pyautoattack", "not installed: AutoAttack cannot run", "note", install(["peers"]))
         return
     yield Finding("pyautoattack", f"{version}; seeds the global generator at each call: fenced here", "ok")
 
@@ -187,7 +186,7 @@ def _robustbench() -> Iterator[Finding]:
 
     state, words = installed()
     if state == "missing":
-        yield Finding("robustbench", f"{words}: its models cannot be declared", "broken", "pip install robustbench")
+        yield Finding("robustbench", f"{words}: its models cannot be had", "note", install(["robustbench"]))
     elif state == "overwritten":
         yield Finding("robustbench", words, "broken", MEND)
     else:
@@ -201,7 +200,7 @@ def _robustbench() -> Iterator[Finding]:
 def _timm() -> Iterator[Finding]:
     version = _version("timm")
     if version is None:
-        yield Finding("timm", "not installed: its models cannot be declared", "broken", "pip install timm")
+        yield Finding("timm", "not installed: its models cannot be had", "note", install(["timm"]))
     else:
         yield Finding("timm", f"{version}; pretrained weights are fetched here, as safetensors, not by timm", "ok")
 
@@ -218,7 +217,7 @@ def _extras() -> Iterator[Finding]:
     for name, extra in EXTRAS.items():
         version = _version(name)
         if version is None:
-            yield Finding(name, "not installed (optional)", "note", f"pip install 'bench[{extra}]'")
+            yield Finding(name, "not installed (optional)", "note", install([extra]))
         else:
             yield Finding(name, version, "ok")
 

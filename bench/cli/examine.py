@@ -121,8 +121,11 @@ def crosscheck(
     """
     from bench.lab.examine.crosscheck import words
     from bench.lab.examine.of_suite import compared
+    from bench.recipes import Peer
     from bench.run.session import open_suite
+    from bench.suite.libraries import refuse_lacking
 
+    refuse_lacking("crosscheck", [Peer(kind="torchattacks", name="PGD"), Peer(kind="autoattack", name="standard")])
     session = open_suite(suite, scale, None, settings(root, device, data_root, batch))
     entry = chosen(session, suite, model)
     execute(session, entry.model.made_from, False, quiet, "local", 1, address=None)

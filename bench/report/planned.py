@@ -14,6 +14,8 @@ from bench.store import machine
 from bench.store.cost import Rates, passes
 from bench.store.plan import Plan, describe
 from bench.suite.cells import Suite
+from bench.suite.libraries import lacking
+from bench.suite.libraries import words as missing_words
 
 
 def planned_text(session: Session, made: Plan, as_json: bool) -> str:
@@ -31,9 +33,10 @@ def planned_text(session: Session, made: Plan, as_json: bool) -> str:
     stale = [
         {"record": str(old.record.path), "made_from": old.key, "then": old.then, "now": old.now} for old in made.stale
     ]
-    code = sorted(set(_code(session.suite)))
+    code, lost = sorted(set(_code(session.suite))), lacking(made.order)
     if as_json:
-        return json.dumps({"found": len(made.found), "missing": missing, "stale": stale, "runs_code": code}, indent=1)
+        said = {"found": len(made.found), "missing": missing, "stale": stale, "runs_code": code}
+        return json.dumps(said | {"not_installed": [one.name for one in lost]}, indent=1)
     lines = [about(session), f"{len(made.found)} records found, {len(missing)} to make"]
     for item in missing:
         lines.append(f"  {item['what']:<60} " + (f"{s:>9.0f} s" if (s := item["seconds"]) is not None else "        ?"))
@@ -47,6 +50,7 @@ def planned_text(session: Session, made: Plan, as_json: bool) -> str:
         lines.append(f"stale: {item['record']} was made from {named}, since made anew")
     lines += touched(session, made.wanted) + former(session, made.order)
     lines += [f"runs your code: {name}" for name in code]
+    lines += ["{}: {}".format(*missing_words(lost))] if lost else []
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from bench.recipes import Mixture, Over, Through
 from bench.recipes.base import Exact, Natural
 
 FOLDER = Path("models") / "claims"
-INSTALLED = Path("share") / "bench" / "claims"
+INSTALLED = Path("share") / "freshdraws" / "claims"
 """Where a wheel puts them, under the environment, or under the folder of `pip install --target`."""
 MISSING = "one TOML file a defence: CONTRIBUTING.md says how"
 Words = Annotated[str, Field(min_length=1)]

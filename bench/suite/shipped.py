@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bench
 
-INSTALLED = Path("share") / "bench" / "suites"
+INSTALLED = Path("share") / "freshdraws" / "suites"
 
 
 def at_hand(path: Path) -> Path:

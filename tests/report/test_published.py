@@ -177,7 +177,7 @@ def test_the_wheel_has_them_and_finds_them(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, check=True)
     (wheel,) = tmp_path.glob("bench-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        inside = [name for name in archive.namelist() if "/share/bench/claims/" in name]
+        inside = [name for name in archive.namelist() if "/share/freshdraws/claims/" in name]
         assert len(inside) == len(list((ROOT / "models" / "claims").glob("*.toml")))
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)]

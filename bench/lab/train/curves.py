@@ -55,7 +55,7 @@ class Events:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            fix = "pip install 'bench[tensorboard]', or leave the option away"
+            fix = "pip install 'freshdraws[tensorboard]', or leave the option away"
             raise UserError("--tensorboard", "the package tensorboard is not installed", fix) from None
         self.writer = SummaryWriter(str(directory))
 

@@ -18,7 +18,7 @@ def load() -> Loaded:
     spec = importlib.util.find_spec("pyautoattack")
     folder = Path(spec.origin).parent / "examples" if spec is not None and spec.origin is not None else None
     if folder is None or not (folder / "model_test.pt").is_file():
-        raise ImportError("AutoAttack's example model is not here. Install it with: pip install pyautoattack")
+        raise ImportError("AutoAttack's example model is not here. Install it with: pip install 'freshdraws[peers]'")
     net = importlib.import_module("pyautoattack.examples.resnet").ResNet18()
     file = folder / "model_test.pt"
     fill(net, state_of(read(file), file), file)

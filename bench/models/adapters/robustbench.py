@@ -42,10 +42,8 @@ def installed() -> tuple[State, str]:
     try:
         distribution = importlib.metadata.distribution("robustbench")
     except importlib.metadata.PackageNotFoundError:
-        there = importlib.util.find_spec("robustbench") is not None
-        if not there:
-            return "missing", "robustbench is not installed"
-        return "overwritten", "the only robustbench here is the old one inside torchattacks' wheel"
+        old = importlib.util.find_spec("robustbench") is not None
+        return "missing", "not installed" + (" (the old one inside torchattacks' wheel does not count)" if old else "")
     differ = []
     for name, digest, _ in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
         if not name.startswith("robustbench/") or not name.endswith(".py") or not digest:
@@ -73,7 +71,7 @@ def imported() -> Iterator[types.ModuleType]:
     """
     state, words = installed()
     if state != "whole":
-        mend = "pip install robustbench" if state == "missing" else MEND
+        mend = "pip install 'freshdraws[robustbench]'" if state == "missing" else MEND
         raise ImportError(f"RobustBench's models cannot be loaded: {words}. Mend it with: {mend}")
     lent = _stand_ins(missing())
     before = {name: sys.modules.get(name) for name in lent}

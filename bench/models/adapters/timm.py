@@ -67,8 +67,12 @@ def load(
 
 
 def library() -> Any:
-    """The module timm, whose import warns of nothing that a user could mend."""
+    """The module timm, whose import warns of nothing that a user could mend; ImportError, with what installs it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import timm
+        try:
+            import timm
+        except ImportError as error:
+            mend = "Install it with: pip install 'freshdraws[timm]'"
+            raise ImportError(f"timm cannot be imported ({error}). {mend}") from None
     return timm

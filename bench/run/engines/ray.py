@@ -176,7 +176,7 @@ def connect(address: str | None, workers: int) -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError("--engine ray", "Ray is not installed", "pip install -e .[ray]") from None
+        raise UserError("--engine ray", "Ray is not installed", "pip install 'freshdraws[ray]'") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": True}
     if address is None:

@@ -40,7 +40,7 @@ def build(attack: Peer) -> Any:
     try:
         import foolbox
     except ImportError as error:
-        raise UserError(where, f"foolbox cannot be imported: {error}", "pip install 'bench[foolbox]'") from None
+        raise UserError(where, f"foolbox cannot be imported: {error}", "pip install 'freshdraws[foolbox]'") from None
     known = {name: kind for name, kind in vars(foolbox.attacks).items() if inspect.isclass(kind)}
     kind: Any = known.get(attack.name)
     if kind is None:

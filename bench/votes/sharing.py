@@ -221,13 +221,14 @@ def _together(parts: Sequence[tuple[float | Floats, Values]]) -> SharedDraws:
 
 
 def with_two_more(found: Estimate, gaps: Floats) -> Estimate:
-    """`found` of differences of right and wrong (n,), each -1, 0 or 1, with one more image to either side.
+    """`found` of differences of right and wrong (n,), each -1, 0 or 1, with two more images: half a one in each cell.
 
-    So (Bonett & Price 2012) an interval covers although few images differ; the draws' part stays as it is.
+    So (Agresti & Min 2005) an interval covers although few images differ; the draws' part stays as it is. A whole one
+    to either side (Bonett & Price 2012) covers up to 98 % where a handful differ.
     """
     if found.variance is None:
         return found
     n = found.n
     mean = float(gaps.sum()) / (n + 2)
-    images = ((float((gaps**2).sum()) + 2) / (n + 2) - mean**2) / (n + 2)
+    images = ((float((gaps**2).sum()) + 1) / (n + 2) - mean**2) / (n + 2)
     return found._replace(value=mean, variance=found.variance + max(0.0, images - float(gaps.var(ddof=1)) / n))

@@ -157,8 +157,7 @@ WORDS = """Coverage in percent, and in brackets the mean width in points. With o
 is shared: the interval is everything there is, 0 to 100 (or -100 to 100 of a difference). With one draw and several
 shards the spread between shards is all there is, and with 2 shards it is wide. Correlation 0 is what a deterministic
 comparison would have: the difference in width is what not knowing it costs. A paired difference of votes that differ on
-a handful of images covers a little more than is said: one image to either side is then much (Bonett & Price 2012), and
-without it 87 % would be covered."""
+a handful of images counts two more images, half a one in each cell (Agresti & Min 2005)."""
 
 
 def _one(job: tuple[Cell, int]) -> dict[str, list[float]]:

@@ -109,7 +109,7 @@ def _device() -> Iterator[Finding]:
     elif there:
         yield Finding("GPU", f"the driver reports {there}, and torch cannot use them", "broken", "install a CUDA torch")
     else:
-        yield Finding("GPU", "none: scales that declare gpu = true are not chosen by --scale auto", "note")
+        yield Finding("GPU", "none: a scale that declares gpu = true would take days to train here", "note")
 
 
 def _compiler() -> Iterator[Finding]:

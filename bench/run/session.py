@@ -190,8 +190,9 @@ class Session:
 def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) -> Session:
     """Read a suite and choose its scale.
 
-    "auto" is the first declared scale that needs a GPU if there is one, or if all it needs is
-    recorded here already; else the first that needs none.
+    Scales are declared from the largest down. "auto" is the first whose main tables (`[suite] main`; all where none
+    are named) are recorded here, so that what is finished is shown; else the last, which costs least to make. Larger
+    ones are made only when their name is given.
     """
     if limit is not None and limit < 1:
         raise UserError("--limit", f"{limit} images cannot be judged", "give a number from 1 on")
@@ -200,22 +201,13 @@ def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) ->
     store = Store(settings.root)
     if scale != "auto":
         return Session(read(path, scale, limit, settings), store, settings, "as asked")
-    small = next((name for name, about in declared.items() if not about.gpu), None)
-    for name, about in declared.items():
-        if not about.gpu:
-            continue
-        if kind(settings.device) == "cuda":
-            return Session(read(path, name, limit, settings), store, settings, "this machine has a GPU")
-        session = Session(read(path, name, limit, settings), store, settings, "all it needs is recorded here")
-        if not plan([cell.outcomes for cell in session.suite.cells()], store).order:
-            return session
-        if small is None:
-            return Session(session.suite, store, settings, "the suite declares no smaller scale")
-    name = small or next(iter(declared))
-    large = any(about.gpu for about in declared.values())
-    why = "no GPU here, and the full scale is not recorded" if large else "the first scale that the suite declares"
-    why = why if len(declared) > 1 else "the suite's only scale"
-    return Session(read(path, name, limit, settings), store, settings, why)
+    *larger, least = declared
+    for name in larger:
+        suite = read(path, name, limit, settings)
+        if not plan([cell.outcomes for cell in suite.main()], store).order:
+            return Session(suite, store, settings, "the largest that is recorded here")
+    why = "nothing larger is recorded here" if larger else "the suite's only scale"
+    return Session(read(path, least, limit, settings), store, settings, why)
 
 
 def read(path: Path, scale: str, limit: int | None, settings: Settings) -> Suite:

@@ -91,6 +91,10 @@ class Suite(NamedTuple):
         stop = images.start + self.limit
         return images.model_copy(update={"stop": min(stop, images.stop or stop)})
 
+    def main(self) -> list[Cell]:
+        """The cells of the main tables: of all, where the suite names none."""
+        return [cell for cell in self.cells() if not self.header.main or cell.table in self.header.main]
+
     def cells(self, only: str | None = None) -> Iterator[Cell]:
         """Every cell of every table (or of one), row by row."""
         made: dict[tuple[Any, ...], Outcomes] = {}

@@ -76,15 +76,9 @@ class Reader:
     """Resolves one raw suite, gathering mistakes instead of stopping at the first."""
 
     def __init__(
-        self,
-        path: Path,
-        text: str,
-        raw: dict[str, Any],
-        scale: str,
-        root: Path | None = None,
-        *,
-        survey: Survey | None = None,
-    ) -> None:
+        self, path: Path, text: str, raw: dict[str, Any], scale: str, root: Path | None = None,
+        *, survey: Survey | None = None,
+    ) -> None:  # fmt: skip
         self.path, self.text, self.raw, self.scale, self.survey = path, text, raw, scale, survey
         self.folders = list(dict.fromkeys(folder.resolve() for folder in (path.parent, root or Path())))
         self.mistakes: list[str] = []
@@ -107,7 +101,7 @@ class Reader:
         claims = [self.make(Claim, value, ("claims", i)) for i, value in enumerate(listed)]
         for (section, word), recipe in DEFAULTS.items():
             parts[section].setdefault(word, recipe)
-        self.names(parts)
+        self.names(parts, header.main)
         return Suite(
             name, self.path, scale, declared, header, protocol, parts["attacks"], parts["datasets"], parts["weights"],
             parts["models"], parts["tables"], parts["figures"], tuple(c for c in claims if c), limit,
@@ -209,7 +203,7 @@ class Reader:
             self.mistake(where, str(error))
         return None
 
-    def names(self, parts: dict[str, Any]) -> None:
+    def names(self, parts: dict[str, Any], main: tuple[str, ...]) -> None:
         """Every name that tables and figures use must stand for something."""
 
         def check(section: str, name: str | None, where: tuple[Any, ...]) -> None:
@@ -218,6 +212,8 @@ class Reader:
                 return
             self.mistake(where, f"no [{section}.{name}] in this file; {self.near(section, name)}")
 
+        for i, name in enumerate(main):
+            check("tables", name, ("suite", "main", i))
         for name, entry in parts["models"].items():
             if entry.certify:
                 check("datasets", entry.certify.data, ("models", name, "certify", "data"))

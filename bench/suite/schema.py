@@ -203,9 +203,10 @@ class Scale(Recipe):
 
 
 class Header(Recipe):
-    """What the suite calls itself."""
+    """What the suite calls itself; `main`: the tables that, recorded, make a scale the one to show (all if none)."""
 
     title: str = ""
     source: str = ""
+    main: Names = ()
     claims_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     images: Whole = 0

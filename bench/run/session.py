@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from bench import UserError, nearest
 from bench.recipes import Data, Examples, Outcomes, Weights, Work
 from bench.store.disk import write, writing
-from bench.store.machine import kind
 from bench.store.plan import Plan, describe, everything, plan
 from bench.store.records import Store
 from bench.store.sealed import Damaged, Record

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import UserError, nearest
-from bench.report import bought, certificates, numbers, publication, unchanged
+from bench.report import bought, certificates, numbers, places, publication, unchanged
 from bench.report import claims as claim_words
 from bench.report.claims import claims
 from bench.report.listing import short
@@ -23,7 +23,7 @@ from bench.votes.numbers import Number
 if TYPE_CHECKING:
     from bench.report.draw import Shown
 
-COMPANIONS = {"claims.md", "certificates.md", "strong.md", "numbers.md"}
+COMPANIONS = {"claims.md", "certificates.md", "strong.md", "numbers.md", "robustbench.md"}
 FORMATS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex"}
 
 
@@ -96,7 +96,7 @@ def rendered(session: Session, only: str | None, form: str) -> str:
 
 def publish(session: Session, only: str | None = None, made: bool = True) -> Report:
     """Write what people read into results/<suite>: tables.md (of the whole suite, also after --only) and its
-    index tables.json, claims.md, certificates.md, strong.md and numbers.md where there is
+    index tables.json, claims.md, certificates.md, strong.md, numbers.md and robustbench.md where there is
     something to say, figures and page.
 
     All of it is left alone if no record was `made` and nothing that it is made from has changed; figures and
@@ -132,6 +132,7 @@ def texts(session: Session, whole: list[TableView]) -> dict[str, bytes]:
         "certificates.md": certificates.markdown(certificates.certificates(suite, session.votes)),
         "strong.md": bought.markdown(suite, session.manifest),
         "numbers.md": numbers.numbers(suite, session.votes),
+        places.NAME: places.whole(suite, session.votes),
     }
     return {name: text.encode() for name, text in words.items() if text}
 
@@ -173,6 +174,9 @@ def show(report: Report, counts: Counts) -> None:
     only = shown[0].name if shown and len(shown) == 1 else None
     if text := bought.markdown(suite, report.session.manifest, only):
         print(text)
+    main = suite.header.main
+    if shown is None or not main or any(view.name in main for view in shown):
+        print(places.first(report.folder), end="\n\n")
     made = "nothing was missing" if not counts.records else f"{counts.records} records made in {counts.tasks} tasks"
     again = f", {counts.reused} shards found from an earlier run" if counts.reused else ""
     place = short(report.folder / "tables.md")

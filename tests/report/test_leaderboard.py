@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from made_votes import labels_of, votes_from
 
 from bench.recipes import Peer
-from bench.report import board
+from bench.report import board, places
 from bench.report.access import access
 from bench.report.board import leaderboard, place
 from bench.report.leaderboard import Ours, compare, ours, words
@@ -233,6 +233,23 @@ def test_below_a_thousand_images_there_is_no_place(tmp_path: Path) -> None:
     said = "\n".join(words(found))
     assert "on 999 images: below 1,000 a model has no place" in said and "would have place" not in said
     assert "**carmon**" not in compare([found]).split("## In words")[0]
+
+
+@pytest.mark.parametrize("images", (2000, 999))
+def test_a_run_shows_a_model_between_its_neighbours_or_says_why_not(images: int, tmp_path: Path) -> None:
+    some = {"aa": chosen(EVERY[:images] % 2 > 0, EVERY[:images])}
+    found_with(tmp_path, some, clean := chosen(EVERY % 10 > 0, EVERY))
+    suite = load(tmp_path / "s.toml")
+    record = {cell.outcomes.key: clean if cell.attack == "clean" else some[cell.attack] for cell in suite.cells()}
+    (tmp_path / places.NAME).write_text(text := places.whole(suite, lambda outcomes: record.get(outcomes.key)))
+    said, at = places.first(tmp_path), place(0.9, 0.5)
+    assert text.startswith(said) and "## The other architectures" in text and "## The other" not in said
+    if images < 1000:
+        assert "none has a place" in said
+    else:
+        rows = [line.split(" | ")[0] for line in said.splitlines()[4:7]]
+        assert rows == [f"| {at - 1}", f"| **({at})**", f"| {at}"] and "90.00 [" in said and "can only take" in said
+    assert places.whole(suite, lambda outcomes: None) == "" and places.first(tmp_path / "none") == ""
 
 
 def test_the_clean_accuracy_beside_a_rank_is_of_the_same_images(tmp_path: Path) -> None:

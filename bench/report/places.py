@@ -14,7 +14,7 @@ from bench.votes.numbers import Number
 
 NAME = "robustbench.md"
 MEANS = (
-    "A place is where the model's lowest white-box number at eps 8/255 (L-inf) would stand among the published numbers. "
+    "A place is where the model's lowest white-box number at eps 8/255 (L-inf) would stand among published ones. "
     "Those are AutoAttack's or lower, on all 10,000 test images; one more attack can only take places. The leaderboard "
     "admits deterministic models alone: a randomised model's place is for orientation."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,24 +42,13 @@ class Dataset:
         return section(("datasets", name), self.data)
 
 
-def results(folder: Path | str = ".") -> Any:
-    """Every number that suites left under FOLDER/results, a row a cell: suite, scale, table, row, column, source,
-    target, attack, number, value, low, high (shares in [0, 1]), images, record. A pandas.DataFrame, or a
-    pyarrow.Table where there is no pandas."""
-    files = sorted(Path(folder).glob("results/*/tables.json"))
-    if not files:
-        raise UserError(str(folder), "holds no results/*/tables.json", "name the folder in which a suite was run")
-    lines: list[dict[str, Any]] = []
-    for file in files:
-        try:
-            whole = json.loads(file.read_text("utf-8"))
-            lines += [{"suite": file.parent.name, "scale": whole.get("scale", "")} | cell for cell in whole["cells"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(str(file), f"cannot be read: {error}", "run the suite again") from None
-    try:
-        import pandas
-    except ImportError:
-        import pyarrow
+def results(folder: Path | str = ".", each: str = "cell") -> Any:
+    """Every number that suites left under FOLDER/results, in one tidy frame.
 
-        return pyarrow.Table.from_pylist(lines)
-    return pandas.DataFrame(lines)
+    `each` is "cell" (a row a cell: suite, scale, table, model, source, attack, number, value, low, high, images, ...)
+    or "image" (a row an image of every cell). `bench.report.frame.rows` names all columns; shares are in [0, 1].
+    A pandas.DataFrame, or a pyarrow.Table where there is no pandas. UserError where there are no results.
+    """
+    from bench.report.frame import frame, rows
+
+    return frame(rows(Path(folder), each))

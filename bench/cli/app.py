@@ -11,10 +11,13 @@ from typing import Any, NoReturn
 
 import typer
 
+from bench import __version__
+from bench.cli import codes, terminal
+
 app = typer.Typer(
-    name="bench",
+    name="freshdraws",
     help="Judge classifiers, deterministic or stochastic, under attack: one TOML suite in, traceable tables out.",
-    epilog="Examples:  python -m bench run suites/paper.toml   |   python -m bench plan suites/paper.toml --scale full",
+    epilog=f"Examples:  freshdraws init net.py:build   |   freshdraws run suites/paper.toml\n\n{codes.line()}",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,31 +25,48 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Run the command line; exit 2 for a user's mistake, 130 for an interrupt."""
-    from bench import Paused, UserError
-    from bench.cli import examine, make, read  # noqa: F401  (they add their verbs to `app`)
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"freshdraws {__version__}")
+        raise typer.Exit
 
+
+@app.callback()
+def _shared(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the exit codes are those of bench/cli/codes.py."""
+    from bench import Paused, UserError
+    from bench.cli import examine, make, read, write  # noqa: F401  (they add their verbs to `app`)
+
+    terminal.plainly()
+    sys.argv[1:], notes = terminal.present(sys.argv[1:])
+    for note in notes:
+        print(note, file=sys.stderr)
     try:
         code = app(standalone_mode=False)
-        if code == 130:  # what some versions of the parser make of an interrupt
+        if code == codes.INTERRUPTED:  # what some versions of the parser make of an interrupt
             raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(code if isinstance(code, int) else codes.DONE)
     except UserError as error:
-        fail(f"{error.where}: {error.what}" + (f"\n  fix: {error.fix}" if error.fix else ""), 2)
+        fail(f"{error.where}: {error.what}" + (f"\n  fix: {error.fix}" if error.fix else ""), codes.MISTAKE)
     except Paused as pause:
         print(f"{pause}\nresume with: {command()}", file=sys.stderr)
-        sys.exit(0)
+        sys.exit(codes.PAUSED)
     except KeyboardInterrupt:
         interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(codes.FAILED)
     except Exception as error:
         # a usage error of the command line's own parser, whichever of its versions is installed
         if hasattr(error, "exit_code") and hasattr(error, "show"):
             error.show()
-            sys.exit(2)
+            sys.exit(codes.MISTAKE)
         if type(error).__name__ == "Abort":  # and others
             interrupted()
         raise
@@ -54,7 +74,8 @@ def main() -> None:
 
 def command() -> str:
     """The command that was given, to be typed again."""
-    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    script = Path(sys.argv[0]).stem == "freshdraws"
+    return shlex.join([*(["freshdraws"] if script else ["python", "-m", "bench"]), *sys.argv[1:]])
 
 
 def interrupted() -> NoReturn:
@@ -62,7 +83,7 @@ def interrupted() -> NoReturn:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses it again gets what they asked for, not a traceback
-    fail(f"interrupted; what was finished is kept\nresume with: {command()}", 130)
+    fail(f"interrupted; what was finished is kept\nresume with: {command()}", codes.INTERRUPTED)
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -190,8 +211,8 @@ def clock(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def recorded(suite: Path, scale: str, limit: int | None, root: Path) -> Any:
+def recorded(suite: Path, scale: str, images: int | None, root: Path) -> Any:
     """A suite as a verb that only reads records opens it."""
     from bench.run.session import open_suite
 
-    return open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+    return open_suite(suite, scale, images, settings(root, "auto", None, 512))

@@ -17,9 +17,11 @@ from bench.cli.options import (
     Device,
     Engine,
     Exact,
-    Json,
-    Limit,
+    Form,
+    Fresh,
+    Images,
     MaxTime,
+    Only,
     Quiet,
     Root,
     ScaleName,
@@ -27,19 +29,17 @@ from bench.cli.options import (
     Workers,
 )
 
-Slot = Annotated[str | None, typer.Option("--slot", help="Work for 9m, 30m, ... and stop cleanly; none: only say.")]
-
 
 @app.command()
 def run(
     suite: SuitePath,
     scale: ScaleName = "auto",
-    only: Annotated[str | None, typer.Option("--only", help="One table, without the figures.")] = None,
-    limit: Limit = None,
+    only: Only = None,
+    images: Images = None,
     device: Device = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Craft and judge again; weights are kept.")] = False,
+    fresh: Fresh = False,
     quiet: Quiet = False,
-    json: Json = False,
+    form: Form = None,
     data_root: DataRoot = None,
     root: Root = Path(),
     max_time: MaxTime = None,
@@ -51,14 +51,16 @@ def run(
 ) -> None:
     """Make what a suite lacks (train, craft, judge), then its tables, figures and claims.
 
-    Example: python -m bench run suites/paper.toml --only table1 --limit 100
+    Example: freshdraws run suites/paper.toml --only table1 --images 100
     """
     from bench import Refused
-    from bench.report.publish import publish, show
+    from bench.report.forms import checked
+    from bench.report.publish import publish, rendered, show
     from bench.run.session import open_suite
 
-    session = open_suite(suite, scale, limit, settings(root, device, data_root, batch, max_time, exact))
-    if not quiet and not json:
+    checked(form)
+    session = open_suite(suite, scale, images, settings(root, device, data_root, batch, max_time, exact))
+    if not quiet and form is None:
         print(f"{session.suite.name} at scale {session.suite.scale or 'as written'}: {session.why}", file=sys.stderr)
 
     def make(wanted: Any) -> Any:
@@ -70,8 +72,8 @@ def run(
         publish(session, only)
         raise
     report = publish(session, only, made=bool(counts.records))
-    if json:
-        print(report.json())
+    if form is not None:
+        print(report.json() if form == "json" else rendered(session, only, form))
     elif not quiet:
         show(report, counts)
 
@@ -95,7 +97,7 @@ def train(
 ) -> None:
     """Train a model of a suite, and whatever it needs (its teacher, the teacher's outputs).
 
-    Example: python -m bench train suites/paper.toml cni --max-time 9m
+    Example: freshdraws train suites/paper.toml cni --max-time 9m
     """
     from dataclasses import replace
 
@@ -119,7 +121,7 @@ def train(
 @app.command()
 def record(
     suite: SuitePath,
-    slot: Slot = None,
+    max_time: MaxTime = None,
     scale: ScaleName = "auto",
     device: Device = "auto",
     quiet: Quiet = False,
@@ -129,9 +131,11 @@ def record(
 ) -> None:
     """Make a suite's full record in time slots: each call does the next steps and says what is left.
 
+    Without --max-time it only says what is left.
+
     Finished weights are copied to models/weights, tables are written after every step.
 
-    Example: python -m bench record suites/paper.toml --scale full --slot 9m
+    Example: freshdraws record suites/paper.toml --scale full --max-time 9m
     """
     from bench import Paused
     from bench.report.publish import publish
@@ -140,7 +144,7 @@ def record(
     from bench.store.cost import Rates
     from bench.store.machine import kind
 
-    session = open_suite(suite, scale, None, settings(root, device, data_root, batch, slot))
+    session = open_suite(suite, scale, None, settings(root, device, data_root, batch, max_time))
     rates = Rates(session.store.scratch, kind(device))
     made = steps.steps(session, rates)
     faults(session, screen(quiet))
@@ -149,7 +153,7 @@ def record(
         if not quiet:
             print(steps.text(made), flush=True)
 
-    if slot is None:
+    if max_time is None:
         return tell(made)
     try:
         for step in made:

@@ -9,10 +9,13 @@ import typer
 
 SuitePath = Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE")]
 ScaleName = Annotated[str, typer.Option("--scale", help="A declared scale, or auto.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="Judge the first N images of a fixed shuffle only.")]
+Images = Annotated[int | None, typer.Option("--images", help="Only the first N images of a fixed shuffle.")]
+Only = Annotated[str | None, typer.Option("--only", help="One table, without the figures.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Craft and judge again; weights are kept.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Form = Annotated[str | None, typer.Option("--format", help="md, csv, json, latex or html.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of printing.")]
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", envvar="BENCH_DATA", help="Where the data set lies, in any known layout.")
 ]

@@ -1,4 +1,4 @@
-"""The verbs that read what is recorded: plan, list, tables, claims, compare, page."""
+"""The verbs that read what is recorded: plan, list, tables, claims, published, compare, page, results."""
 
 from __future__ import annotations
 
@@ -7,35 +7,69 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import codes
 from bench.cli.app import app, faults, recorded, screen, seconds, settings
-from bench.cli.options import Device, Json, Limit, Root, ScaleName, SuitePath
+from bench.cli.options import (
+    Address,
+    Batch,
+    DataRoot,
+    Device,
+    Engine,
+    Exact,
+    Form,
+    Fresh,
+    Images,
+    MaxTime,
+    Only,
+    Output,
+    Quiet,
+    Root,
+    ScaleName,
+    SuitePath,
+    Workers,
+)
+from bench.cli.terminal import form_of, save, say
 
 
 @app.command()
 def plan(
     suite: SuitePath,
     scale: ScaleName = "auto",
-    only: Annotated[str | None, typer.Option("--only", help="One table, without the figures.")] = None,
-    limit: Limit = None,
+    only: Only = None,
+    images: Images = None,
     device: Device = "auto",
-    json: Json = False,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    form: Form = None,
+    data_root: DataRoot = None,
     root: Root = Path(),
+    max_time: MaxTime = None,
+    engine: Engine = "local",
+    workers: Workers = 1,
+    address: Address = None,
+    batch: Batch = 512,
+    exact: Exact = False,
     time: Annotated[
         str | None, typer.Option("--time", help="Measure what 90s, 30m, 2h give to each attack of kind strong.")
     ] = None,
 ) -> None:
-    """Say what is there, what is missing and what it would cost, without doing anything.
+    """Say what is there, what is missing and what it would cost, without doing anything; takes what `run` takes.
 
-    Example: python -m bench plan suites/paper.toml --scale full
+    Example: freshdraws plan suites/paper.toml --scale full
     """
+    import json
+
+    from bench.report.forms import Answer, checked
     from bench.report.planned import planned_text
     from bench.run.session import open_suite, planned
 
-    session = open_suite(suite, scale, limit, settings(root, device, None, 512))
-    made = planned(session, session.wanted(only), False)
-    faults(session, screen())
-    print(planned_text(session, made, json))
-    if time is not None and not json:
+    checked(form)
+    session = open_suite(suite, scale, images, settings(root, device, data_root, batch, max_time, exact))
+    made = planned(session, session.wanted(only), fresh)
+    faults(session, screen(quiet))
+    data = json.loads(planned_text(session, made, True)) if form not in (None, "md") else {"missing": []}
+    say(Answer(data["missing"], planned_text(session, made, False), data), form)
+    if time is not None and form is None:
         from bench.lab.speed.budget import affordable, words
 
         length = seconds(time, "--time")
@@ -48,15 +82,20 @@ def list_(
     what: Annotated[str, typer.Argument(help="models, attacks, defences or suites.")],
     suite: Annotated[Path, typer.Option("--suite", help="Whose models and attacks.")] = Path("suites/paper.toml"),
     scale: ScaleName = "auto",
+    form: Form = None,
     root: Root = Path(),
 ) -> None:
     """List the models or attacks of a suite, the defences that it may declare, or the suites at hand.
 
-    Example: python -m bench list models --suite suites/paper.toml
+    Example: freshdraws list models --suite suites/paper.toml
     """
+    from bench.report.forms import Answer, checked
     from bench.report.listing import listing
 
-    print(listing(what, suite, scale, root.resolve()))
+    checked(form)
+    text = listing(what, suite, scale, root.resolve())
+    lines = (line.partition(" ") for line in text.splitlines())
+    say(Answer([{"name": name, "about": " ".join(about.split())} for name, _, about in lines], text), form)
 
 
 @app.command()
@@ -64,83 +103,112 @@ def tables(
     suite: SuitePath,
     scale: ScaleName = "auto",
     only: Annotated[str | None, typer.Option("--only", help="One table.")] = None,
-    limit: Limit = None,
-    style: Annotated[str, typer.Option("--format", help="md, csv, html or latex.")] = "md",
+    images: Images = None,
+    form: Form = None,
+    output: Output = None,
     root: Root = Path(),
 ) -> None:
     """Print a suite's tables from what is recorded; a missing cell is a dash with its reason.
 
-    Example: python -m bench tables suites/paper.toml --format latex
+    Example: freshdraws tables suites/paper.toml --format latex --output tables.tex
     """
+    from bench.report.forms import Answer, checked
     from bench.report.publish import rendered
     from bench.run.session import open_suite
 
-    session = open_suite(suite, scale, limit, settings(root, "auto", None, 512))
+    checked(form)
+    session = open_suite(suite, scale, images, settings(root, "auto", None, 512))
     session.wanted(only)
-    print(rendered(session, only, style))
+    if form in (None, "md") and output is None:
+        say(Answer([], rendered(session, only, "md")), form)
+    elif output is None:
+        print(rendered(session, only, form or "md"))
+    else:
+        save(output, rendered(session, only, form or form_of(output)))
 
 
 @app.command()
 def claims(
-    suite: SuitePath,
-    scale: ScaleName = "auto",
-    limit: Limit = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a claim is contradicted.")] = False,
-    root: Root = Path(),
+    suite: SuitePath, scale: ScaleName = "auto", images: Images = None, form: Form = None, root: Root = Path()
 ) -> None:
-    """Test the paper's claims on what is recorded: reproduced, contradicted or undecided.
+    """Test the paper's claims on what is recorded: reproduced, contradicted (exit code 3) or undecided.
 
-    Example: python -m bench claims suites/paper.toml --strict
+    Example: freshdraws claims suites/paper.toml
     """
+    from bench.cli.answers import of_claims
     from bench.report import claims as tested
+    from bench.report.forms import checked
 
-    session = recorded(suite, scale, limit, root)
+    checked(form)
+    session = recorded(suite, scale, images, root)
     verdicts = tested.claims(session.suite, session.votes)
-    print(tested.markdown(verdicts) if verdicts else "this suite makes no claims")
-    if strict and any(verdict.verdict == "contradicted" for verdict in verdicts):
-        raise SystemExit(3)
+    say(of_claims(verdicts, tested.markdown(verdicts) if verdicts else "this suite makes no claims"), form)
+    if any(verdict.verdict == "contradicted" for verdict in verdicts):
+        raise SystemExit(codes.DOUBT)
 
 
 @app.command()
-def published(root: Root = Path()) -> None:
+def published(form: Form = None, root: Root = Path()) -> None:
     """What papers claim of randomised defences, checked: schema, intervals of their own n, faults of their protocols.
 
-    One TOML file a defence in models/claims. Example: python -m bench published
+    One TOML file a defence in models/claims. Example: freshdraws published
     """
+    from bench.cli.answers import of_published
     from bench.report import published as claimed
-    from bench.report.published_table import markdown
+    from bench.report.forms import checked
+    from bench.report.published_table import flags, markdown
 
-    print(markdown(claimed.read(claimed.folder(root.resolve()))))
+    checked(form)
+    found = claimed.read(claimed.folder(root.resolve()))
+    flagged: dict[str, dict[int, list[str]]] = {name: {} for name in found}
+    for name, entry in found.items():
+        for at, text in flags(entry):
+            flagged[name].setdefault(at, []).append(text)
+    say(of_published(found, flagged, markdown(found)), form)
 
 
 @app.command()
 def compare(
-    suite: SuitePath,
-    scale: ScaleName = "auto",
-    limit: Limit = None,
-    root: Root = Path(),
+    suite: SuitePath, scale: ScaleName = "auto", images: Images = None, form: Form = None, root: Root = Path()
 ) -> None:
     """A suite's recorded models among RobustBench's CIFAR-10 L-inf leaderboard, in rows and in words.
 
-    Example: python -m bench compare suites/paper.toml
+    Example: freshdraws compare suites/paper.toml
     """
+    from bench.cli.answers import of_board
     from bench.report import leaderboard as baselines
+    from bench.report.forms import checked
 
-    session = recorded(suite, scale, limit, root)
-    print(baselines.compare(baselines.ours(session.suite, session.votes)))
+    checked(form)
+    session = recorded(suite, scale, images, root)
+    models = baselines.ours(session.suite, session.votes)
+    say(of_board(models, baselines.compare(models)), form)
 
 
 @app.command()
-def page(
-    suite: SuitePath,
-    scale: ScaleName = "auto",
-    limit: Limit = None,
-    root: Root = Path(),
-) -> None:
+def page(suite: SuitePath, scale: ScaleName = "auto", images: Images = None, root: Root = Path()) -> None:
     """Write the static page of what is recorded: leaderboard, cells, figures, claims, diagnosis. No network.
 
-    Example: python -m bench page suites/paper.toml
+    Example: freshdraws page suites/paper.toml
     """
     from bench.report.publish import publish
 
-    print(publish(recorded(suite, scale, limit, root)).folder / "index.html")
+    print(publish(recorded(suite, scale, images, root)).folder / "index.html")
+
+
+@app.command()
+def results(
+    folder: Annotated[Path, typer.Argument(help="The folder in which suites were run.")] = Path(),
+    each: Annotated[str, typer.Option("--each", help="A row a cell, or a row an image.")] = "cell",
+    form: Form = None,
+    output: Output = None,
+) -> None:
+    """Every number that suites left in a folder, in one tidy table; with --each image every image behind them.
+
+    Example: freshdraws results --format csv --output numbers.csv
+    """
+    from bench.report.forms import Answer, checked
+    from bench.report.frame import rows
+
+    checked(form)
+    say(Answer(rows(folder, each)), form, output)

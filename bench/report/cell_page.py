@@ -30,7 +30,7 @@ def command(suite: Suite, only: str | None = None) -> str:
     words = ["python -m bench run", path.as_posix()]
     words += ["--scale", suite.scale] if suite.scale else []
     words += ["--only", only] if only else []
-    words += ["--limit", str(suite.limit)] if suite.limit else []
+    words += ["--images", str(suite.limit)] if suite.limit else []
     return " ".join(words)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bench.recipes import Outcomes
 from bench.suite.cells import Cell, Suite
+from bench.suite.libraries import used as libraries_of
 from bench.votes.numbers import Missing, Number
 
 
@@ -16,7 +17,10 @@ def provenance(suite: Suite, cells: list[CellView], manifests: Mapping[Outcomes,
         return "Nothing is recorded yet."
     about = [dict((manifests.get(view.cell.outcomes) or {}).get("provenance", {})) for view in cells]
     devices = sorted({str(one["device"]) for one in about if one.get("device")})
-    versions = sorted({f"{name} {number}" for one in about for name, number in one.get("versions", {}).items()})
+    versions = sorted({
+        f"{name} {number}" for view, one in zip(cells, about, strict=True)
+        for name, number in one.get("versions", {}).items() if name in libraries_of([view.cell.outcomes])
+    })  # fmt: skip
     images = sorted({view.number.n for view in cells if isinstance(view.number, Number)})
     draws: dict[str, list[float]] = {}
     for view in cells:

@@ -57,11 +57,17 @@ class Report(NamedTuple):
                 "missing": None if isinstance(cell.number, Number) else cell.number.reason,
                 "paper_percent": cell.cell.paper,
                 "record": cell.cell.outcomes.key,
+                "label": ", ".join(filter(None, row.heads)),
+                "column_label": view.columns[cell.cell.column],
+                "access": cell.access,
+                "eps": None if (eps := getattr(attacked, "eps", None)) is None else str(eps),
+                "norm": None if eps is None else getattr(attacked, "norm", "Linf"),
             }
             for view in self.views
             for row in view.rows
             for cell in row.cells
             if cell is not None
+            for attacked in (cell.cell.outcomes.examples.attack,)
         ]
         about = {"suite": self.session.suite.name, "scale": self.session.suite.scale, "why": self.session.why}
         return json.dumps(about | {"cells": cells}, indent=1)
@@ -88,6 +94,8 @@ def views(session: Session, only: str | None = None, where: str | None = None) -
 
 def rendered(session: Session, only: str | None, form: str) -> str:
     """The tables in one format."""
+    if form == "json":
+        return Report(session, views(session, only), session.folder).json()
     if form not in FORMATS:
         raise UserError("--format", f"unknown format {form!r}", nearest(form, FORMATS))
     title = session.suite.header.title or session.suite.name
@@ -160,6 +168,7 @@ def show(report: Report, counts: Counts) -> None:
     """The tables on the terminal, and where they are."""
     from rich.console import Console
 
+    from bench.report.forms import readable
     from bench.report.render import terminal
 
     console, shown, suite = Console(), report.views, report.session.suite
@@ -173,13 +182,15 @@ def show(report: Report, counts: Counts) -> None:
         print(render(shown, "md", suite.header.title or suite.name, about(report.session)))
     only = shown[0].name if shown and len(shown) == 1 else None
     if text := bought.markdown(suite, report.session.manifest, only):
-        print(text)
+        print(readable(text) if console.is_terminal else text)
     main = suite.header.main
     if shown is None or not main or any(view.name in main for view in shown):
-        print(places.first(report.folder), end="\n\n")
+        first = places.first(report.folder)
+        print(readable(first) if console.is_terminal else first, end="\n\n")
     made = "nothing was missing" if not counts.records else f"{counts.records} records made in {counts.tasks} tasks"
     again = f", {counts.reused} shards found from an earlier run" if counts.reused else ""
-    place = short(report.folder / "tables.md")
-    console.print(f"{made}{again}; tables in {place}", highlight=False, markup=False)
+    console.print(f"{made}{again}; tables in {short(report.folder / 'tables.md')}", highlight=False, markup=False)
+    if (report.folder / "index.html").is_file():
+        console.print(f"page: {short(report.folder / 'index.html')}", highlight=False, markup=False)
 
 

@@ -194,7 +194,7 @@ def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) ->
     ones are made only when their name is given.
     """
     if limit is not None and limit < 1:
-        raise UserError("--limit", f"{limit} images cannot be judged", "give a number from 1 on")
+        raise UserError("--images", f"{limit} images cannot be judged", "give a number from 1 on")
     path = at_hand(path)
     declared = scales(path)
     store = Store(settings.root)

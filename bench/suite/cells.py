@@ -84,7 +84,7 @@ class Suite(NamedTuple):
                 yield name, chosen, bound
 
     def images(self, data: str) -> Data:
-        """A dataset of the suite, under the run's --limit."""
+        """A dataset of the suite, under the run's --images."""
         images = self.datasets[data]
         if self.limit is None:
             return images

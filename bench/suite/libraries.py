@@ -28,27 +28,37 @@ OF_WEIGHTS = {
     "timm": Library("timm", "timm"),
     "huggingface": Library("timm", "timm"),
 }
+ALWAYS = frozenset({"torch", "numpy"})
 
 
 def needed(work: Iterable[Recipe]) -> list[Library]:
     """The libraries outside the core that recipes name, at any depth, each once, in a fixed order."""
     found: set[Library] = set()
-    seen: set[str] = set()
-
-    def visit(recipe: Recipe) -> None:
-        if recipe.key in seen:
-            return
-        seen.add(recipe.key)
+    for recipe in _all(work):
         if isinstance(recipe, Peer) and recipe.kind in OF_ATTACK:
             found.add(OF_ATTACK[recipe.kind])
         if isinstance(recipe, Fetched) and recipe.kind in OF_WEIGHTS:
             found.add(OF_WEIGHTS[recipe.kind])
-        for part in _parts(recipe):
-            visit(part)
-
-    for recipe in work:
-        visit(recipe)
     return sorted(found)
+
+
+def _all(work: Iterable[Recipe]) -> list[Recipe]:
+    """Recipes and all that is nested in them, each once."""
+    seen: dict[str, Recipe] = {}
+    left = list(work)
+    while left:
+        recipe = left.pop()
+        if recipe.key not in seen:
+            seen[recipe.key] = recipe
+            left += _parts(recipe)
+    return list(seen.values())
+
+
+def used(work: Iterable[Recipe]) -> frozenset[str]:
+    """The names of all libraries that had a part in making it; torchvision where it gave the model."""
+    listed = list(work)
+    given = {one.kind for one in _all(listed) if isinstance(one, Fetched)} & {"torchvision"}
+    return ALWAYS | given | {one.name for one in needed(listed)}
 
 
 def lacking(work: Iterable[Recipe]) -> list[Library]:

@@ -12,6 +12,7 @@ from bench import UserError, nearest
 from bench.recipes import Recipe
 from bench.suite.cells import Suite
 from bench.suite.files import Survey, placed
+from bench.suite.grid import spread
 from bench.suite.parts import DEFAULTS, PARTS, REFERENCES, SPELLED
 from bench.suite.schema import Claim, Entry, Header, Protocol, Scale
 from bench.suite.words import locate, merged, plain_name, words_of
@@ -45,7 +46,7 @@ def load(
         raise UserError(str(path), f"declares no scale {scale!r}", nearest(scale, filter(None, declared)))
     patches = raw.pop("scales", {})
     patch = {name: value for name, value in patches.get(scale, {}).items() if name not in Scale.model_fields}
-    reader = Reader(path, text, merged(raw, patch), scale if patch else "", root, survey=survey)
+    reader = Reader(path, text, spread(merged(raw, patch), str(path)), scale if patch else "", root, survey=survey)
     suite = reader.suite(path.stem, declared, scale, limit)
     if reader.mistakes:
         told, more = reader.mistakes[:MOST_TOLD], len(reader.mistakes) - MOST_TOLD
@@ -57,7 +58,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(str(path), f"is larger than {LARGEST >> 20} MiB", "a suite is a short TOML file")
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors begin a file with a byte-order mark
         return text, tomllib.loads(text)
     except FileNotFoundError:
         there = [p.stem for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
@@ -242,5 +243,3 @@ class Reader:
         key = ".".join(str(part) for part in where)
         line = locate(self.text, where, self.scale)
         self.mistakes.append(f"  {self.path.name}:{line}: {key}: {what}" if line else f"  {key}: {what}")
-
-

@@ -25,8 +25,12 @@ def words_of(item: Any, kind: type[Recipe]) -> str:
 
 
 def locate(text: str, where: tuple[Any, ...], scale: str = "") -> int:
-    """The line (from 1) of the deepest part of a key path that the file spells out; 0 if none."""
-    paths = [tuple(map(str, where))]
+    """The line (from 1) of the deepest part of a key path that the file spells out; 0 if none.
+
+    A grid's member (``m@sigma=0.1``) stands where the grid was written.
+    """
+    spelled = (part if i != 1 or part in text else part.partition("@")[0] for i, part in enumerate(map(str, where)))
+    paths = [tuple(spelled)]
     if scale:
         paths.insert(0, ("scales", scale, *paths[0]))
     best, found = 0, (0, 0)

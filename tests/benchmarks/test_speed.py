@@ -228,7 +228,7 @@ def test_the_harness_costs_little_beside_the_passes(tmp_path):
     alone, beside = [], []
     for turn in range(max(3, int(os.environ.get("REPEAT", "1")))):  # a median needs three
         if not os.environ.get("COLD"):  # how long torch's gigabyte is read from a disk is the disk's affair
-            bench(tmp_path / "warm", "--limit", "4", "--fresh")
+            bench(tmp_path / "warm", "--images", "4", "--fresh")
         script, few = timed(SCRIPT, str(tmp_path / "images.npy"))
         run, inside = bench(tmp_path, *(["--fresh"] if turn else []))
         passes = inside / slower

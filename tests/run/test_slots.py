@@ -63,8 +63,8 @@ def test_published_weights_serve_a_fresh_clone(made, tmp_path):
 def test_a_slot_too_short_pauses_with_the_command_to_go_on(tmp_path):
     (tmp_path / "small.toml").write_text(small.SUITE)
     words = [sys.executable, "-m", "bench", "record", str(tmp_path / "small.toml"), "--root", str(tmp_path)]
-    first = subprocess.run([*words, "--slot", "0.01s"], capture_output=True, text=True)
-    assert first.returncode == 0 and "resume with: python -m bench record" in first.stderr, first.stderr
+    first = subprocess.run([*words, "--max-time", "0.01s"], capture_output=True, text=True)
+    assert first.returncode == 75 and "resume with: python -m bench record" in first.stderr, first.stderr
     assert "min are left" in first.stdout
     last = subprocess.run([*words, "--slot", "10m", "--device", "cpu"], capture_output=True, text=True)
     assert last.returncode == 0 and "everything is recorded" in last.stdout, last.stderr

@@ -124,7 +124,7 @@ def test_another_checkpoint_under_the_same_code_makes_the_record_stale_by_name(t
     assert "bias.pt, which w reads, has changed since" in bench("plan")[1]
     status, said = bench("run")
     assert status == 2 and "is stale: it was made from w (" in said and "--fresh" in said
-    assert bench("verify", "--images", "0")[0] != 0, "nor does the audit call it consistent"
+    assert bench("verify", "--sample", "0")[0] != 0, "nor does the audit call it consistent"
     assert bench("plan")[1].count("stale: ") == 2, "also the examples that were crafted on it"
     assert bench("run", "--fresh")[0] == 0
     assert answers(tmp_path) != before

@@ -66,6 +66,12 @@ class RandomPrecision(Recipe):
     highest: Annotated[int, Field(ge=1, le=24)] = 16
 
 
+class NoiseOff(Recipe):
+    """No defence: the same weights with their noise off (its mean, where it is centred), to be judged beside them."""
+
+    kind: Literal["noise-off"] = "noise-off"
+
+
 # -- with the network trained through them ---------------------------------------------------------
 
 

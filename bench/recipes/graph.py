@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from bench.recipes.attacks import Clean, Crafting
 from bench.recipes.base import Recipe
-from bench.recipes.defences import CTRW, RNA, RND, RPF, SAP, SLWTA, WCA, CropEnsemble, RandomFeatures
+from bench.recipes.defences import CTRW, RNA, RND, RPF, SAP, SLWTA, WCA, CropEnsemble, NoiseOff, RandomFeatures
 
 from bench.recipes.defences import RandomPrecision, ResizePad  # isort: skip
 from bench.recipes.stopping import Stopping
@@ -68,7 +68,7 @@ def summary(recipe: Recipe) -> dict[str, Any]:
 KINDS: tuple[type[Recipe], ...] = (
     Data, *NETWORKS, *NOISES, Clean, *get_args(Crafting), Optimiser, Schedule, Training,
     Trained, Distilled, Fetched, Model, Examples, Stopping, Outcomes,
-    RND, RandomFeatures, ResizePad, CropEnsemble, SAP, RandomPrecision, Mixture, RNA, RPF, CTRW, WCA, SLWTA,
+    RND, RandomFeatures, ResizePad, CropEnsemble, SAP, RandomPrecision, Mixture, RNA, RPF, CTRW, WCA, SLWTA, NoiseOff,
 )  # fmt: skip
 TYPES: dict[str, type[Recipe]] = {kind.__name__: kind for kind in KINDS}
 

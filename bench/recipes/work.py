@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bench.recipes.attacks import PGD, Attack, Clean
 from bench.recipes.base import Arguments, Arithmetic, Digest, Exact, Files, Floats, Natural
-from bench.recipes.defences import Over
+from bench.recipes.defences import NoiseOff, Over
 
 from bench.recipes.base import Precision, Recipe, Rule, Seed, Tuple, Unit, Whole  # isort: skip
 from bench.recipes.defences import Through  # isort: skip
@@ -24,7 +24,7 @@ from bench.recipes.training import AnyNetwork, AnyNoise, Data, Network, Shape, T
 
 
 def _part_of_weights(value: Any) -> Any:
-    if isinstance(value, Mixture | Over):
+    if isinstance(value, Mixture | NoiseOff | Over):
         raise ValueError(f"{value.kind} is over weights that exist: name it in [models.NAME], beside its weights")
     return value
 
@@ -152,7 +152,7 @@ class Model(Recipe):
     weights: Weights
     sigma: Annotated[Exact, Field(ge=0)] = Fraction(0)
     unit: Unit = "pixels"
-    defence: Annotated[Over | Mixture, Field(discriminator="kind")] | None = None
+    defence: Annotated[Over | Mixture | NoiseOff, Field(discriminator="kind")] | None = None
 
     late: ClassVar[frozenset[str]] = frozenset({"defence"})
 
@@ -164,8 +164,10 @@ class Model(Recipe):
     @property
     def stochastic(self) -> bool:
         """Whether two forward passes of one image may differ."""
-        if self.sigma > 0 or self.defence is not None:
+        if self.sigma > 0:
             return True
+        if self.defence is not None:
+            return not isinstance(self.defence, NoiseOff)
         match self.weights:
             case Fetched(stochastic=True) | Fetched(kind="slwta"):
                 return True

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import get_args
 
 from bench import recipes
-from bench.recipes import NETWORKS, NOISES, Clean, Crafting, Data, Fetched, Mixture, Over, Recipe, Through, Trained
+from bench.recipes import NETWORKS, NOISES, Clean, Crafting, Data, Fetched, Mixture, NoiseOff, Over, Recipe, Through
+from bench.recipes import Trained  # isort: skip
 from bench.suite.schema import Entry, Figure, Table
 
 PARTS: dict[str, tuple[type[Recipe], ...]] = {
     "datasets": (Data,),
     "networks": NETWORKS,
     "noises": NOISES,
-    "defences": (*get_args(Over), *get_args(Through), Mixture),
+    "defences": (*get_args(Over), *get_args(Through), Mixture, NoiseOff),
     "attacks": (Clean, *get_args(Crafting)),
     "optimisers": (recipes.Optimiser,),
     "schedules": (recipes.Schedule,),

@@ -39,6 +39,7 @@ from bench.recipes import (
     Data,
     Mixture,
     Network,
+    NoiseOff,
     Optimiser,
     Peer,
     RandomFeatures,
@@ -125,6 +126,16 @@ def test_defences_compose_where_their_definitions_allow() -> None:
         over(SAP(), noisy)
     with pytest.raises(UserError, match="defence ctrw"):
         build(Trained(network=SMALL, defence=CTRW(position=4)))
+
+
+def test_noise_off_is_the_network_itself_and_needs_noise_to_put_off() -> None:
+    noisy, plain = defended(RPF()), build(Trained(network=SMALL))
+    x, _ = pictures()
+    off = over(NoiseOff(), noisy)
+    assert not off.stochastic and torch.equal(off(x), off(x))
+    torch.testing.assert_close(off(x), noisy.mean()(x))
+    with pytest.raises(UserError, match="have no noise"):
+        over(NoiseOff(), plain)
 
 
 def test_what_alters_modules_is_never_compiled() -> None:

@@ -1,5 +1,6 @@
 """Declared defences: where each may stand, and that nothing made before them has another key."""
 
+from fractions import Fraction
 from typing import Any, get_args
 
 import pytest
@@ -17,6 +18,7 @@ from bench.recipes import (
     Mixture,
     Model,
     Noise,
+    NoiseOff,
     Outcomes,
     Over,
     Peer,
@@ -62,6 +64,13 @@ def test_every_defence_has_one_place(recipe: Any) -> None:
         else:
             with pytest.raises(ValidationError, match=r"name it in \[(weights|models)\.NAME\]"):
                 holder(**fields, defence=recipe)
+
+
+def test_with_its_noise_off_a_model_is_deterministic_and_another_model() -> None:
+    noisy = Trained(noise=Noise())
+    off = Model(weights=noisy, defence=NoiseOff())
+    assert Model(weights=noisy).stochastic and not off.stochastic and off.key != Model(weights=noisy).key
+    assert Model(weights=noisy, sigma=Fraction(1, 10), defence=NoiseOff()).stochastic and parse(summary(off)) == off
 
 
 def test_different_values_are_different_defences() -> None:

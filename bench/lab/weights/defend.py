@@ -22,6 +22,7 @@ from bench.recipes import (
     CropEnsemble,
     Mixture,
     Network,
+    NoiseOff,
     Over,
     RandomFeatures,
     RandomPrecision,
@@ -64,7 +65,7 @@ def through(
         raise UserError(f"defence {recipe.kind}", str(error)) from None
 
 
-def over(recipe: Over | Mixture, base: Classifier, other: Classifier | None = None) -> Classifier:
+def over(recipe: Over | Mixture | NoiseOff, base: Classifier, other: Classifier | None = None) -> Classifier:
     """The defence over a classifier; a mixture needs the `other`. UserError where it cannot be had."""
     try:
         match recipe:
@@ -77,6 +78,11 @@ def over(recipe: Over | Mixture, base: Classifier, other: Classifier | None = No
             case Mixture():
                 assert other is not None
                 return defences.Mixture(base, other, recipe.share)
+            case NoiseOff():
+                if not base.stochastic:
+                    fix = "name weights whose noise can be put off"
+                    raise UserError("defence noise-off", "these weights have no noise", fix)
+                return base.mean()
         net, classes = _network(recipe.kind, base), base.classes
         match recipe:
             case RandomFeatures():
@@ -87,7 +93,7 @@ def over(recipe: Over | Mixture, base: Classifier, other: Classifier | None = No
                 return defences.RandomPrecision(net, classes, recipe.lowest, recipe.highest)
             case _:
                 assert_never(recipe)
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         raise UserError(f"defence {recipe.kind}", str(error)) from None
 
 

@@ -6,6 +6,7 @@ from typing import get_args
 
 from bench import recipes
 from bench.recipes import NETWORKS, NOISES, Clean, Crafting, Data, Fetched, Mixture, NoiseOff, Over, Recipe, Through
+
 from bench.recipes import Trained  # isort: skip
 from bench.suite.schema import Entry, Figure, Table
 

@@ -1,8 +1,9 @@
-"""What the documentation shows is run: every Python block of a page, in its order, one namespace a section."""
+"""What the documentation shows is run: every block of every page, in its order."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any
 
 import pytest
 import torch
+from documents import perform
 from oracles import compute, linear_problem, streams
 
+import bench
 from bench.lab.images.load import load
 from bench.models.wide_resnet import WideResNet
 from bench.recipes import PGD, Data
 from bench.recipes.datasets import NAMED
 
 ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 FENCE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 
@@ -49,6 +53,29 @@ def test_contributing_shows_what_works(title: str, monkeypatch: pytest.MonkeyPat
             bright = names["Brightness"](WideResNet(10, 1), 10).eval()  # type: ignore[operator]
             one, same, other = (bright(torch.zeros(1, 3, 8, 8), torch.Generator().manual_seed(k)) for k in (0, 0, 1))
             assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("page", ["own-model", "own-attack", "own-data", "ablations", "votes", "numbers", "exit-codes"])
+def test_every_block_of_a_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    perform(ROOT / "docs" / f"{page}.md", tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("page", [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in PAGES)])
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
+        assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_api_reference_has_every_name(tmp_path: Path) -> None:
+    """`make docs`, where its generator is installed."""
+    pytest.importorskip("pdoc")
+    words = re.search(r"-m (pdoc .*)-o build/docs(.*)", (ROOT / "Makefile").read_text("utf-8"))
+    assert words
+    listed = [*words[1].split(), "-o", str(tmp_path), *words[2].split()]
+    done = subprocess.run([sys.executable, "-m", *listed], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    whole = (tmp_path / "bench.html").read_text("utf-8") + (tmp_path / "bench" / "api.html").read_text("utf-8")
+    assert all(f'id="{name}"' in whole for name in bench.__all__ if name not in ("nearest",))
 
 
 def test_every_addition_that_contributing_names_is_in_the_tree() -> None:

@@ -18,11 +18,35 @@ app = typer.Typer(
     name="freshdraws",
     help="Judge classifiers, deterministic or stochastic, under attack: one TOML suite in, traceable tables out.",
     epilog=f"Examples:  freshdraws init net.py:build   |   freshdraws run suites/paper.toml\n\n{codes.line()}",
+    rich_markup_mode=None,  # boxes around the help would take longer to load than all the rest
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+
+VERBS = {
+    "init": "write a commented suite for a model",
+    "run": "make what a suite lacks, then its tables, figures, claims and page",
+    "plan": "what is there, what is missing, what it would cost",
+    "tables": "the tables from what is recorded, in any format",
+    "results": "every number, or every image, in one tidy table",
+    "page": "the static page of what is recorded",
+    "diagnose": "is this robustness real?",
+    "crosscheck": "our attacks beside torchattacks, foolbox and AutoAttack",
+    "verify": "follow every seal, make a sample again, compare",
+    "claims": "the paper's claims, tested",
+    "compare": "our models among RobustBench's leaderboard",
+    "published": "what papers claim of randomised defences, checked",
+    "train": "train one model of a suite",
+    "record": "the whole record, a time slot a call",
+    "list": "models, attacks, defences, suites",
+    "schema": "every key of a suite",
+    "doctor": "what is installed here and what will not work",
+    "speed": "images a second beside other libraries",
+}
+"""The verbs in the order in which --help lists them, with a line on each."""
 
 
 def _version(asked: bool) -> None:
@@ -43,6 +67,9 @@ def main() -> None:
     from bench import Paused, UserError
     from bench.cli import examine, make, read, write  # noqa: F401  (they add their verbs to `app`)
 
+    for verb in app.registered_commands:
+        verb.short_help = VERBS[str(verb.name or getattr(verb.callback, "__name__", ""))]
+    app.registered_commands.sort(key=lambda verb: list(VERBS.values()).index(str(verb.short_help)))
     terminal.plainly()
     sys.argv[1:], notes = terminal.present(sys.argv[1:])
     for note in notes:

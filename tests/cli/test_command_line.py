@@ -115,6 +115,23 @@ def test_plan_takes_what_run_takes() -> None:
         assert (about.annotation, about.default) == (plan[name].annotation, plan[name].default)
 
 
+def test_help_lists_every_verb_and_loads_little(ran: Path) -> None:
+    """What --help imports is what its time is made of: none of what takes long to load."""
+    from bench.cli.app import VERBS
+
+    code = (
+        "import sys; sys.argv[1:] = ['--help']\nfrom bench.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'rich', 'pyarrow', 'matplotlib', 'markdown_it'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "110"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ran, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines()[1 : len(VERBS) + 1]] == [*VERBS]
+    assert all(line in done.stdout for line in VERBS.values())
+
+
 def test_every_verb_calls_one_idea_by_one_name() -> None:
     import inspect
 

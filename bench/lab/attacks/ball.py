@@ -35,6 +35,11 @@ class Ball(NamedTuple):
         unit = slope / _floored(slope.abs().amax((1, 2, 3), keepdim=True))
         return unit / _floored(lengths(unit))
 
+    def steepness(self, slope: Tensor) -> Tensor:
+        """How much a function of this slope (n, c, h, w) can rise a unit of the norm: the dual norm, (n,)."""
+        flat = slope.flatten(1)
+        return flat.abs().sum(1) if self.norm == "Linf" else flat.square().sum(1).sqrt()
+
     def random(self, centre: Tensor, dice: torch.Generator) -> Tensor:
         """A point uniform in the ball, clamped to [0, 1]."""
         if self.norm == "Linf":

@@ -28,7 +28,7 @@ def craft(
     Views of the source by interception (bench/lab/attacks/adapt) are looked for first; what they find, as all else,
     counts by what the untouched source says. The account says what each member bought.
     """
-    judge, views, findings = source, tuple[Classifier, ...](), tuple[str, ...]()
+    judge, views, findings, hidden = source, tuple[Classifier, ...](), tuple[str, ...](), False
     before = compute.forwards, compute.backwards
     if attack.gradients >= ENOUGH and attack.eps > 0:
         some = min(len(images), adapt.Budget().images)
@@ -37,13 +37,14 @@ def craft(
         budget = adapt.Budget(images=some, gradients=most)
         adapted = adapt.search(source, images, labels, ball, streams, compute, budget=budget)
         judge, views, findings = adapted.judge, adapted.views[:-1], adapted.findings
+        hidden = bool(adapted.kept)
     search = Search(attack, View(judge, images.shape, streams, compute), images, labels)
     forwards, backwards = compute.forwards - before[0], compute.backwards - before[1]
     search.looked(forwards, backwards)
     if source.stochastic:
         Raced(search, views).hunt()
     else:
-        Sure(search, views[0] if views else None).hunt()
+        Sure(search, views, hidden).hunt()
     best = search.best
     claimed = search.view.claims(best.images, labels) if source.stochastic else best.fooled.to(torch.int8)
     return Crafted(best.images, claimed, account=search.account(findings))

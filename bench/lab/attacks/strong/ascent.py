@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.lab.attacks.strong.ball import Ball
+from bench.lab.attacks.ball import Ball
+from bench.lab.streams import Streams
 
 
 class Slope(NamedTuple):
@@ -71,3 +72,14 @@ class Ascent(NamedTuple):
 def finite(slope: Tensor) -> Tensor:
     """A slope without what is no number: those values say nothing of where to go, and become 0."""
     return torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def moving(slope: Tensor, rows: Tensor, n: int, streams: Streams, number: int, step: int) -> Tensor:
+    """A slope (m, c, h, w) at the rows (m,) of n with one at random where it is 0 everywhere: a path must leave what is
+    flat, as a model may be at the images themselves, to find out whether all is."""
+    flat = ~slope.flatten(1).any(1)
+    if not bool(flat.any()):
+        return slope
+    dice = streams.generator("craft", number, step)
+    noise = torch.randn((n, *slope.shape[1:]), generator=dice, device=slope.device)
+    return torch.where(flat.view(-1, 1, 1, 1), noise[rows], slope)

@@ -48,3 +48,10 @@ def probability_margin(logits: Tensor, labels: Tensor, aim: Tensor | None) -> Te
     top = logits.detach().topk(min(3, logits.shape[1]), dim=1).values
     scale = SHARPNESS / (top[:, :1] - top[:, -1:]).clamp_min(torch.finfo(logits.dtype).tiny)
     return margin((logits * scale.clamp_max(1e30)).softmax(1), labels, aim)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, aim: Tensor | None) -> Tensor:
+    """-log softmax_y of the logits as they are, less that of a class aimed at, (n,): what plain PGD ascends. All
+    classes pull, so that no few of them that never win can stand before the others."""
+    own = losses.cross_entropy(logits, labels)
+    return own if aim is None else own - losses.cross_entropy(logits, aim)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bench.lab.attacks.ball import lengths
 from bench.lab.attacks.square import side, signs, squares
-from bench.lab.attacks.strong.ball import length
 from bench.lab.attacks.strong.search import QUERY, Search
 from bench.recipes import Square
 
@@ -16,15 +16,18 @@ SLICE = 20  # queries between two looks at whether they still find something; mo
 WORTH = 0.01  # of the margin that is left: what a slice must take to be followed by another
 
 
-def queries(search: Search, rows: Tensor, number: int, check: Callable[[Tensor, Tensor, int], Tensor]) -> None:
-    """Square attack (Andriushchenko et al. 2020) on the rows (m,); `check` judges proposals and says which fool.
+def queries(
+    search: Search, rows: Tensor, number: int, check: Callable[[Tensor, Tensor, int], Tensor], ascents: bool
+) -> None:
+    """Square attack (Andriushchenko et al. 2020) on the rows (m,); `check` judges proposals and says which fool,
+    `ascents` whether they have found any.
 
     It begins at the best images or at the paper's stripes, whichever are nearer to being wrong. An image goes on only
     while each slice of queries takes a part of its margin: honest gradients have left it nothing to find.
     """
     whole = Square(queries=max(1, int(search.left(rows) / QUERY)))
     before = search.best.loss[rows]
-    patience = SLICE if any(one.gain for one in search.bought[1:]) else 5 * SLICE
+    patience = SLICE if ascents else 5 * SLICE
     for query in range(whole.queries):
         able = search.spent[rows] + QUERY <= search.limit
         rows, before = rows[able], before[able]
@@ -53,5 +56,5 @@ def propose(search: Search, rows: Tensor, dice: torch.Generator, edge: int | Non
         return torch.where(window, (centre + ball.eps * sign).clamp(0, 1), best)
     # In L2 the window takes what length the rest leaves, the same on each of its values.
     rest = torch.where(window, 0, best - centre)
-    free = (ball.eps**2 - length(rest).square()).clamp_min(0) / (edge * edge * images.shape[1])
+    free = (ball.eps**2 - lengths(rest).square()).clamp_min(0) / (edge * edge * images.shape[1])
     return ball.project(centre + rest + torch.where(window, free.sqrt() * sign, 0), centre)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.lab.attacks.strong.ball import Ball
+from bench.lab.attacks.ball import Ball
 from bench.lab.attacks.view import Found, View
 from bench.recipes import Strong
 from bench.store.bought import Account, Bought
@@ -68,10 +68,14 @@ class Search:
             self.bought.append(Bought(name, len(rows), (float(self.best.errors.sum()) - error) / n, paid / n))
         return True
 
-    def tired(self) -> bool:
-        """Whether the last members, the image itself aside, together bought less than the tolerance; `end` says so."""
+    def idle(self) -> bool:
+        """Whether the last members, the image itself aside, together bought less than the tolerance."""
         last = self.bought[1:][-PATIENCE:]
-        if len(last) == PATIENCE and sum(one.gain for one in last) < self.attack.tolerance:
+        return len(last) == PATIENCE and sum(one.gain for one in last) < self.attack.tolerance
+
+    def tired(self) -> bool:
+        """Whether the search may end because its last members bought too little; `end` says so."""
+        if not self.end and self.idle():
             self.end = f"the last {PATIENCE} members bought less than the tolerance"
         return bool(self.end)
 

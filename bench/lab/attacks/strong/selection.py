@@ -52,7 +52,7 @@ class Selection:
         self._book(rows)
 
     def offer(self, here: Tensor, rows: Tensor, number: int) -> Tensor:
-        """Race images (m, c, h, w) against the best at their rows (m,); which (m,) bool took over.
+        """Race images (m, c, h, w) against the best at their rows (m,); their errors (m,) on the first block of draws.
 
         A candidate leaves, beaten or ahead, as soon as an anytime test on the draws that differ says so, and where
         no draw differs; those left are compared when the draws end.
@@ -84,7 +84,7 @@ class Selection:
         self.wrong[taken], self.margin[taken] = wrong[better], margin[better]
         self.known[taken] = looks[better]
         self._book(taken)
-        return better
+        return self._error(wrong, self._until(torch.full_like(looks, self.block)))
 
     def release(self, rows: Tensor) -> None:
         """Let go of images whose chance to be right is shown to be below 5 %, on draws that chose nothing.

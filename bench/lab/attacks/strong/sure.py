@@ -11,13 +11,14 @@ from torch import Tensor
 
 from bench.lab.attacks import losses
 from bench.lab.attacks.strong import score
-from bench.lab.attacks.strong.ascent import Ascent, Slope, finite
-from bench.lab.attacks.strong.objectives import Objective, as_logits, margin, probability_margin
+from bench.lab.attacks.strong.ascent import Ascent, Slope, finite, moving
+from bench.lab.attacks.strong.objectives import Objective, as_logits, cross_entropy, margin, probability_margin
 from bench.lab.attacks.strong.search import QUERY, Search
 from bench.lab.attacks.view import View
 from bench.models.classifier import Classifier
 
-STEPS, LONG = 20, 60
+STEPS, LONG, SHORT = 20, 60, 8
+FINE = 0.25  # of eps: the first step of a path that is not to leap over anything
 TARGETS = 9  # as many classes as APGD-T aims at
 RESERVE = 0.2  # of the budget, for the score-based attack
 
@@ -29,65 +30,107 @@ class Member(NamedTuple):
     steps: int = STEPS
     objective: Objective = margin
     rank: int | None = None
-    start: Literal["image", "random"] = "image"
+    start: Literal["image", "random", "best"] = "image"
+    first: float = 1.0
 
 
-def members(classes: int) -> Iterator[Member]:
-    """The ascents in their order, without end: all classes, each class in turn, then random starts."""
-    targets = min(TARGETS, classes - 1) if classes > 2 else 0
+def opening(classes: int) -> Iterator[Member]:
+    """The ascents that every search begins with, each of another kind: a search that is not out of budget has tried
+    another loss, another start, fine steps, every class, and a long path, before it may say that nothing is left."""
     yield Member("probability margin", objective=probability_margin)
-    for rank in range(targets):
+    yield Member("cross-entropy, random start, fine steps", objective=cross_entropy, start="random", first=FINE)
+    for rank in range(_targets(classes)):
         yield Member(f"class {rank + 1}", rank=rank)
-    yield Member("margin")
+    yield Member("margin, onward", LONG, start="best", first=FINE)
+
+
+def restarts(classes: int) -> Iterator[Member]:
+    """Random starts, without end."""
     while True:
         yield Member("margin, random start", LONG, start="random")
-        for rank in range(min(3, targets)):
+        for rank in range(min(3, _targets(classes))):
             yield Member(f"class {rank + 1}, random start", LONG, rank=rank, start="random")
         yield Member("probability margin, random start", LONG, probability_margin, start="random")
 
 
-class Sure:
-    """The members at work on a deterministic source."""
+def _targets(classes: int) -> int:
+    return min(TARGETS, classes - 1) if classes > 2 else 0
 
-    def __init__(self, search: Search, shown: Classifier | None = None) -> None:
-        """`shown` is what slopes are taken of, the source itself unless interception found better."""
+
+class Sure:
+    """The members at work on a deterministic source.
+
+    `views` are what slopes may be taken of besides the source itself, `trusted` whether the first of them is shown to
+    find more. The first member climbs along each; the others follow whichever found most when last asked.
+    """
+
+    def __init__(self, search: Search, views: tuple[Classifier, ...] = (), trusted: bool = False) -> None:
         self.search, own = search, search.view
-        self.shown = own if shown is None else View(shown, own.shape, own.streams, own.compute)
+        others = [View(view, own.shape, own.streams, own.compute) for view in views[:1]]
+        self.arms = [*others, own] if trusted else [own, *others]
+        # Of images tried, the share that fell when last asked; below 0 where not one slope was other than 0.
+        self.yields = [1.0] * len(self.arms)
+        self.moved = False  # whether the member at work met a slope
         self._order: Tensor | None = None
 
     def hunt(self) -> None:
         """Attack until every image is fooled, the budget is spent, or the last members bought too little."""
-        search = self.search
+        search, classes = self.search, self.search.view.source.classes
         search.turn("the image itself", lambda rows, number: self.check(search.images[rows], rows, number), QUERY)
         search.limit = (1 - RESERVE) * search.attack.gradients
-        for member in members(search.view.source.classes):
-            search.turn(member.name, partial(self.ascend, member))
-            if search.tired():
+        for number, member in enumerate(opening(classes)):
+            if member.rank is not None and search.idle():
+                member = member._replace(steps=SHORT)
+            for arm in range(len(self.arms)) if number == 0 else (self.best_arm(),):
+                self.send(member, arm)
+            if max(self.yields) < 0:
+                search.end = "there is no gradient to follow"
+        for member in restarts(classes):
+            if search.end or search.tired():
                 break
+            self.send(member, self.best_arm())
         search.limit = search.attack.gradients
         why, search.end = search.end, ""
-        search.turn("score", lambda rows, number: score.queries(search, rows, number, self.check), QUERY)
+        found = max(self.yields) >= 0 and any(one.gain for one in search.bought[1:])
+        search.turn("score", lambda rows, number: score.queries(search, rows, number, self.check, found), QUERY)
         search.end = search.end or why
 
-    def ascend(self, member: Member, rows: Tensor, number: int) -> None:
-        """One member on the rows (m,)."""
+    def best_arm(self) -> int:
+        return max(range(len(self.arms)), key=lambda arm: self.yields[arm])
+
+    def send(self, member: Member, arm: int) -> None:
+        """Let a member climb along an arm, and note how many of those that it tried it brought down."""
+        search, self.moved = self.search, False
+        before = int((~search.over).sum())
+        whose = "" if len(self.arms) == 1 else ", own slope" if self.arms[arm] is search.view else ", view"
+        if not search.end and search.turn(member.name + whose, partial(self.ascend, member, self.arms[arm])):
+            self.yields[arm] = (before - int((~search.over).sum())) / max(1, before) if self.moved else -1.0
+
+    def ascend(self, member: Member, shown: View, rows: Tensor, number: int) -> None:
+        """One member on the rows (m,), along slopes of what is `shown`."""
         search, centre = self.search, self.search.images[rows]
+        streams, own = search.view.streams, shown is search.view
         aims = None if member.rank is None else self.order(rows)[:, member.rank]
-        start = centre
-        if member.start == "random":
-            start = search.ball.random(search.images, search.view.streams.generator("start", number))[rows]
+        match member.start:
+            case "image":
+                start = centre
+            case "best":
+                start = search.best.images[rows]
+            case "random":
+                start = search.ball.random(search.images, streams.generator("start", number))[rows]
 
         def look(here: Tensor, at: Tensor, step: int) -> Slope:
-            return self.slope(here, at, member.objective, None if aims is None else aims[at])
+            seen = self.slope(shown, here, at, member.objective, None if aims is None else aims[at])
+            self.moved |= bool(seen.slope.any())
+            return seen._replace(slope=moving(seen.slope, at, len(search.images), streams, number, step))
 
         def leave(here: Tensor, at: Tensor, seen: Slope) -> Tensor:
-            if self.shown is not search.view:  # its logits say nothing of the source's
-                return self.check(here, at, number)
-            return self.keep(here, at, seen.logits, number)
+            # A view's logits say nothing of the source's.
+            return self.keep(here, at, seen.logits, number) if own else self.check(here, at, number)
 
-        each = 1 if self.shown is search.view else 1 + QUERY
+        each = 1 if own else 1 + QUERY
         steps = max(1, min(member.steps, int((search.left(rows) - QUERY) / each)))
-        last, rows = Ascent(search.ball, steps).run(start, centre, rows, look, leave)
+        last, rows = Ascent(search.ball, steps, member.first).run(start, centre, rows, look, leave)
         if len(rows):
             self.check(last, rows, number)
 
@@ -98,29 +141,29 @@ class Sure:
         distance at which the class would be met were the network linear; among the classes of largest logits.
         """
         if self._order is None:
-            search, here = self.search, self.search.images[rows]
+            search, here, arm = self.search, self.search.images[rows], self.arms[self.best_arm()]
             own = search.labels[rows]
             logits = as_logits(search.view.logits(here, rows, "select"))
             search.pay(rows, QUERY)
-            near = logits.scatter(1, own.unsqueeze(1), -torch.inf).topk(min(TARGETS, logits.shape[1] - 1), 1).indices
+            near = logits.scatter(1, own.unsqueeze(1), -torch.inf).topk(_targets(logits.shape[1]), 1).indices
             distance = torch.empty(near.shape, device=here.device)
             for rank, aim in enumerate(near.T):
-                slope = self.slope(here, rows, margin, aim).slope
+                slope = self.slope(arm, here, rows, margin, aim).slope
                 gap = -margin(logits, own, aim)
                 distance[:, rank] = gap / search.ball.steepness(slope).clamp_min(torch.finfo(slope.dtype).tiny)
             self._order = torch.zeros(len(search.images), near.shape[1], dtype=near.dtype, device=near.device)
             self._order[rows] = near.gather(1, distance.argsort(dim=1, stable=True))
         return self._order
 
-    def slope(self, here: Tensor, rows: Tensor, objective: Objective, aim: Tensor | None) -> Slope:
+    def slope(self, shown: View, here: Tensor, rows: Tensor, objective: Objective, aim: Tensor | None) -> Slope:
         """One gradient of the objective, aimed at classes (m,) or at the nearest."""
 
         def loss(outputs: Tensor, packed: Tensor) -> Tensor:
             return objective(as_logits(outputs), packed[:, 0], None if aim is None else packed[:, 1])
 
-        own, view = self.search.labels[rows], self.shown
+        own = self.search.labels[rows]
         packed = torch.stack([own, own if aim is None else aim], 1)
-        _, slope, outputs = view.compute.gradient(view.draw("grad"), here, packed, loss, rows)
+        _, slope, outputs = shown.compute.gradient(shown.draw("grad"), here, packed, loss, rows)
         self.search.pay(rows, 1)
         return Slope(finite(slope), as_logits(outputs))
 

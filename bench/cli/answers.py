@@ -46,8 +46,14 @@ def of_audit(seals: Sequence[Seal], found: Sequence[AuditRow], text: str) -> Ans
     return Answer(rows, text)
 
 
-def of_published(found: Mapping[str, Published], flagged: Mapping[str, Mapping[int, list[str]]], text: str) -> Answer:
+def of_published(found: Mapping[str, Published], text: str) -> Answer:
     """A row a claimed number, in percent as the paper has it; None where nobody here has read it."""
+    from bench.report.published_table import flags
+
+    flagged: dict[str, dict[int, list[str]]] = {name: {} for name in found}
+    for name, entry in found.items():
+        for at, said in flags(entry):
+            flagged[name].setdefault(at, []).append(said)
 
     def read(number: float | Unread) -> float | None:
         return number if isinstance(number, float | int) else None

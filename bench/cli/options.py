@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+Suites = Annotated[list[Path] | None, typer.Argument(help="Suites whose records to show.", metavar="[SUITE]...")]
 SuitePath = Annotated[Path, typer.Argument(help="A suite's TOML file.", metavar="SUITE")]
 ScaleName = Annotated[str, typer.Option("--scale", help="A declared scale, or auto.")]
 Images = Annotated[int | None, typer.Option("--images", help="Only the first N images of a fixed shuffle.")]

@@ -26,6 +26,7 @@ from bench.cli.options import (
     Root,
     ScaleName,
     SuitePath,
+    Suites,
     Workers,
 )
 from bench.cli.terminal import form_of, save, say
@@ -148,23 +149,29 @@ def claims(
 
 
 @app.command()
-def published(form: Form = None, root: Root = Path()) -> None:
+def published(
+    suites: Suites = None, scale: ScaleName = "auto", form: Form = None, output: Output = None, root: Root = Path()
+) -> None:
     """What papers claim of randomised defences, checked: schema, intervals of their own n, faults of their protocols.
 
-    One TOML file a defence in models/claims. Example: freshdraws published
+    With suites, what is recorded of such defences, as published and as judged here, on one board. Example: freshdraws
+    published suites/slwta.toml suites/randomised.toml --format latex
     """
     from bench.cli.answers import of_published
+    from bench.report import board_of
     from bench.report import published as claimed
     from bench.report.forms import checked
-    from bench.report.published_table import flags, markdown
+    from bench.report.published_table import markdown
 
     checked(form)
     found = claimed.read(claimed.folder(root.resolve()))
-    flagged: dict[str, dict[int, list[str]]] = {name: {} for name in found}
-    for name, entry in found.items():
-        for at, text in flags(entry):
-            flagged[name].setdefault(at, []).append(text)
-    say(of_published(found, flagged, markdown(found)), form)
+    answer = of_published(found, markdown(found))
+    if suites:
+        answer = board_of.board([recorded(suite, scale, None, root) for suite in suites], form or "md")
+    if output is None:
+        say(answer, form)
+    else:
+        board_of.put(output, answer, form or form_of(output))
 
 
 @app.command()

@@ -71,7 +71,7 @@ def cell_page(
 
 def _percent(number: Number) -> dict[str, Any]:
     return {
-        "value": 100 * number.value, "half": 100 * number.half, "low": 100 * number.low, "high": 100 * number.high,
+        "value": 100 * number.value, "low": 100 * number.low, "high": 100 * number.high,
         "n": number.n,
     }  # fmt: skip
 

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.recipes import Fetched, Outcomes
+from bench.report.setting import of_curves, of_records
 from bench.suite.cells import Suite
 from bench.suite.figures import Asked, asks, label
 from bench.suite.schema import Figure
+from bench.votes.intervals import share
 from bench.votes.numbers import Number, agreement, fold, predicted
 from bench.votes.votes import Votes
 
@@ -44,7 +46,8 @@ class Panel(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """A figure's data. `missing` says what has no record yet; `about` is the text a blind reader gets."""
+    """A figure's data. `missing` says what has no record yet; `about` is the text a blind reader gets; `setting` stands
+    above the picture; `models` are all that the suite's figures show, in the suite's order: each has one colour."""
 
     name: str
     kind: str
@@ -52,6 +55,8 @@ class Drawing(NamedTuple):
     panels: tuple[Panel, ...]
     missing: tuple[str, ...] = ()
     about: str = ""
+    setting: str = ""
+    models: tuple[str, ...] = ()
 
 
 def data(suite: Suite, name: str, lookup: Lookup, curves: Curves) -> Drawing:
@@ -59,7 +64,7 @@ def data(suite: Suite, name: str, lookup: Lookup, curves: Curves) -> Drawing:
     figure = suite.figures[name]
     title = figure.title or name
     if figure.kind == "curves":
-        return _curves(suite, name, title, figure, curves)
+        return _curves(suite, name, title, figure, curves)._replace(models=models_of(suite))
     asked = list(asks(suite, name, figure))
     votes = {one.outcomes: lookup(one.outcomes) for one in asked}
     there = [(one, found) for one in asked if (found := votes[one.outcomes]) is not None]
@@ -72,7 +77,16 @@ def data(suite: Suite, name: str, lookup: Lookup, curves: Curves) -> Drawing:
         Panel(panel, tuple(line for series, found in lines.items() for line in shape(series, found)))
         for panel, lines in grouped.items()
     )
-    return Drawing(name, figure.kind, title, panels, missing, _about(title, panels, figure.kind))
+    about = _about(title, panels, figure.kind)
+    return Drawing(
+        name, figure.kind, title, panels, missing, about, of_records(suite, figure, there), models_of(suite)
+    )  # fmt: skip
+
+
+def models_of(suite: Suite) -> tuple[str, ...]:
+    """The labels of all models that any figure of the suite shows, in the suite's order."""
+    shown = {name for figure in suite.figures.values() for name in (*figure.models, *figure.sources)}
+    return tuple(dict.fromkeys(label(suite, name) for name in suite.models if name in shown))
 
 
 def _accuracy(name: str, found: list[tuple[Asked, Votes]]) -> Iterator[Series]:
@@ -99,20 +113,26 @@ def _agreement(name: str, found: list[tuple[Asked, Votes]]) -> Iterator[Series]:
 
 def _curves(suite: Suite, name: str, title: str, figure: Figure, curves: Curves) -> Drawing:
     panels: dict[str, list[Series]] = {"clean": [], "under attack": []}
-    missing = []
+    missing, there = [], []
     for model in figure.models:
         weights = suite.models[model].weights
         found = None if isinstance(weights, Fetched) else curves(weights)
         if found is None:
             missing.append(f"training curves of {label(suite, model)}")
             continue
+        assert not isinstance(weights, Fetched)
+        there.append(weights)
         columns = read_curves(found)
         for panel, column in (("clean", "clean"), ("under attack", "attacked")):
             rows = [(x, y) for x, y in zip(columns["epoch"], columns[column], strict=True) if np.isfinite(y)]
             x, y = tuple(float(at) for at, _ in rows), tuple(float(value) for _, value in rows)
-            panels[panel].append(Series(label(suite, model), x, y, y, y))
+            n = weights.training.validation
+            ends = [share(round(value * n), n) for value in y]
+            low, high = tuple(one.low for one in ends), tuple(one.high for one in ends)
+            panels[panel].append(Series(label(suite, model), x, y, low, high))
     shown = tuple(Panel(panel, tuple(lines)) for panel, lines in panels.items() if any(line.x for line in lines))
-    return Drawing(name, "curves", title, shown, tuple(missing), _about(title, shown, "curves"))
+    setting = of_curves(there) if there else ""
+    return Drawing(name, "curves", title, shown, tuple(missing), _about(title, shown, "curves"), setting)
 
 
 def read_curves(found: bytes) -> dict[str, NDArray[np.float64]]:

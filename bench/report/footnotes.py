@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bench.recipes import Outcomes
+from bench.recipes import Examples, Outcomes
 from bench.suite.cells import Cell, Suite
 from bench.suite.libraries import used as libraries_of
 from bench.votes.numbers import Missing, Number
@@ -30,6 +30,7 @@ def provenance(suite: Suite, cells: list[CellView], manifests: Mapping[Outcomes,
     keys = dict.fromkeys(view.cell.outcomes.key[:8] for view in cells)
     protocol = suite.protocol
     parts = [
+        f"protocol {protocol_of(cells)}",
         f"scale {suite.scale}" if suite.scale else "",
         f"{', '.join(f'{n:,}' for n in images)} images",
         f"seed {protocol.seed}",
@@ -41,6 +42,16 @@ def provenance(suite: Suite, cells: list[CellView], manifests: Mapping[Outcomes,
         f"records {', '.join(keys)}",
     ]
     return "; ".join(part for part in parts if part) + "."
+
+
+def protocol_of(cells: list[CellView]) -> str:
+    """The version of what the numbers mean: of crafting and of judging, and of each attack that was ever changed.
+
+    They are the `rev` of the recipes, so tables of unlike versions are of unlike records.
+    """
+    changed = {type(view.cell.outcomes.examples.attack) for view in cells}
+    more = sorted(f"{kind.__name__.lower()} {kind.rev}" for kind in changed if kind.rev != 1)
+    return ", ".join([f"{Examples.rev}.{Outcomes.rev}", *more])
 
 
 class CellView(NamedTuple):

@@ -20,12 +20,13 @@ Row = Mapping[str, Any]
 class Answer(NamedTuple):
     """What a verb has to say: `text` for people (Markdown), the same as `rows`, and `data` where JSON says more.
 
-    An empty `text` is a table of the rows. Rows share their keys.
+    An empty `text` is a table of the rows. Rows share their keys. `form_text` is LaTeX or HTML better than theirs.
     """
 
     rows: Sequence[Row]
     text: str = ""
     data: Any = None
+    form_text: str = ""
 
 
 def checked(form: str | None) -> str | None:
@@ -37,6 +38,8 @@ def checked(form: str | None) -> str | None:
 
 def written(answer: Answer, form: str) -> str:
     """The answer in a format, without a newline at its end."""
+    if answer.form_text and form in ("latex", "html"):
+        return answer.form_text.rstrip("\n")
     match form:
         case "json":
             return json.dumps(list(answer.rows) if answer.data is None else answer.data, indent=1, ensure_ascii=False)

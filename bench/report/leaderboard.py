@@ -238,5 +238,3 @@ def _baseline(weights: Trained | Distilled | Fetched) -> str | None:
 
 def _points(number: Number, unit: str = " %") -> str:
     return f"{100 * number.value:.2f}{unit} ({100 * number.low:.1f} to {100 * number.high:.1f})"
-
-

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bench.recipes import Outcomes
 from bench.report.doubts import believed
-from bench.report.render import gfm, letter
+from bench.report.render import gfm, interval, letter
 from bench.suite.cells import Suite
 from bench.votes import numbers as folds
 from bench.votes.numbers import Bounds, Missing, Number
@@ -33,7 +33,7 @@ def numbers(suite: Suite, lookup: Callable[[Outcomes], Votes | None]) -> str:
     def shown(number: Number | Missing | Bounds) -> str:
         match number:
             case Number():
-                return f"{100 * number.value:.2f} ± {100 * number.half:.2f}"
+                return f"{100 * number.value:.2f} {interval(number)}"
             case Bounds():
                 return f"{100 * number.low:.2f} to {100 * number.high:.2f}"
         if number.reason not in reasons:
@@ -67,7 +67,7 @@ def numbers(suite: Suite, lookup: Callable[[Outcomes], Votes | None]) -> str:
         return ""
     rule = ["---", "---", *(["---:"] * (len(HEAD) - 2))]
     words = (
-        "Accuracies in percent ± the longer arm of the 95 % interval; draws are means an image; extra draws are those "
+        "Accuracies in percent [their 95 % intervals]; draws are means an image; extra draws are those "
         "that the vote of infinitely many asked for beyond the stopping rule."
     )
     legend = [f"<sup>{letter(i)}</sup> {gfm(reason)}" for i, reason in enumerate(reasons)]

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
+from bench.report import protocols_text
 from bench.report.board import leaderboard
 from bench.report.cell_page import cell_page, command, link
 from bench.report.claims import Verdict, sentence
 from bench.report.draw import Shown
+from bench.report.dumbbell import dumbbell
 from bench.report.footnotes import CellView
 from bench.report.leaderboard import ours, words
-from bench.report.render import difference, letter, papers
+from bench.report.protocols import Row, protocols
+from bench.report.protocols_text import finding
+from bench.report.render import difference, interval, letter, papers
 from bench.report.tables import About, Lookup, TableView
 from bench.store.disk import write
 from bench.suite.cells import Suite
 from bench.votes.numbers import Number
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 class Figure(NamedTuple):
-    """A number of the leaderboard, in percent."""
+    """A number of the leaderboard, in percent, its interval in words."""
 
     value: float
-    half: float | None = None
+    range: str = ""
     link: str = ""
+    low: float = 0.0
+    high: float = 0.0
 
 
 class Standing(NamedTuple):
@@ -63,21 +72,21 @@ def page(
     the folder's figures/; `findings` by model: check, verdict, figure, advice. Equal arguments give
     equal bytes.
     """
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals |= {"letter": letter, "papers": papers, "difference": difference, "value_of": value_of}
     title = suite.header.title or suite.name
     cells = gathered(views)
-    parts = {"leaderboard": True, "tables": True, "figures": shown, "claims": verdicts, "diagnosis": findings}
+
+    environment = templates(lambda key: link(key) if key in cells else "")
+    both = protocols(suite, lookup)
+    parts = {"claims": verdicts, "protocols": both, "leaderboard": True, "tables": True, "figures": shown}
+    parts["diagnosis"] = findings
     index = {
         "title": title,
         "source": suite.header.source,
         "about": about,
         "sections": [(name, name.capitalize()) for name, there in parts.items() if there],
+        "finding": [said for said in (finding(both), counted(verdicts)) if said],
+        "protocols": both,
+        "places": places_of(both),
         "board": standings(suite, lookup, set(cells)),
         "board_source": leaderboard().source,
         "board_words": [said.replace("**", "") for model in ours(suite, lookup) for said in words(model)],
@@ -92,6 +101,36 @@ def page(
         context = cell_page(suite, title, several, lookup, manifest)
         files[link(key)] = environment.get_template("cell.html").render(context).encode()
     return files
+
+
+def templates(there: Callable[[str], str]) -> Environment:
+    """The page's templates; `there` says where a record's page is by its key, "" if it has none."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {
+        "letter": letter, "papers": papers, "difference": difference, "value_of": value_of, "whisker": whisker,
+        "gap": protocols_text.difference, "about_mark": protocols_text.about, "interval": interval, "there": there,
+        "dumbbell": lambda row: dumbbell(row, there), "few": protocols_text.few,
+    }  # fmt: skip
+    return environment
+
+
+def board(rows: Sequence[Row], about: str, command: str, there: Callable[[str], str]) -> str:
+    """Rows of several suites as one page of HTML that stands by itself."""
+    context = {
+        "title": "Randomised defences, as published and as judged here", "about": about, "command": command,
+        "finding": [said for said in (finding(rows),) if said], "protocols": rows, "places": places_of(rows),
+    }  # fmt: skip
+    return templates(there).get_template("board.html").render(context) + "\n"
+
+
+def places_of(rows: Sequence[Row]) -> list[str]:
+    """Where the rows' noise sits, each once."""
+    return sorted({place for row in rows for place in row.places})
 
 
 def publish(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -129,22 +168,37 @@ def value_of(cell: CellView) -> Markup:
         return Markup('<a href="{}" aria-label="missing: {}">\N{EM DASH}</a>').format(
             link(cell.cell.outcomes.key), cell.number.reason
         )
-    return Markup('<a href="{}">{:.2f}</a><span class="range"> ± {:.2f}</span>').format(
-        link(cell.cell.outcomes.key), 100 * cell.number.value, 100 * cell.number.half
+    return Markup('<a href="{}">{:.2f}</a><span class="range"> {}</span>{}').format(
+        link(cell.cell.outcomes.key), 100 * cell.number.value, interval(cell.number), whisker(cell.number)
     )
+
+
+def whisker(number: Number) -> Markup:
+    """An interval as a bar from its low to its high end, the value a tick on it."""
+    ends = (100 * one for one in (number.low, number.high, number.value))
+    return Markup('<span class="whisker" style="--low:{:.2f};--high:{:.2f};--at:{:.2f}"></span>').format(*ends)
+
+
+def counted(verdicts: Sequence[Verdict]) -> str:
+    """How many of the suite's sentences the images reproduce, contradict and leave open."""
+    if not verdicts:
+        return ""
+    said = [one.verdict for one in verdicts]
+    parts = [f"{said.count(word)} {word}" for word in ("reproduced", "contradicted", "undecided") if word in said]
+    return f"Of {len(said)} claim{'s' * (len(said) > 1)}: {', '.join(parts)}."
 
 
 # -- leaderboard -------------------------------------------------------------------------------
 
 
 def standings(suite: Suite, lookup: Lookup, linked: set[str]) -> list[Standing]:
-    """RobustBench's rows and ours, the most robust first; those without such a number last, by PGD-10."""
+    """Our rows, then RobustBench's; each the most robust first, those without such a number last, by PGD-10."""
 
     def figure(number: Number | None) -> Figure | None:
         if number is None:
             return None
         to = link(number.keys[0]) if number.keys and number.keys[0] in linked else ""
-        return Figure(100 * number.value, 100 * number.half, to)
+        return Figure(100 * number.value, interval(number), to, 100 * number.low, 100 * number.high)
 
     rows = []
     for model in ours(suite, lookup):
@@ -182,4 +236,4 @@ def standings(suite: Suite, lookup: Lookup, linked: set[str]) -> list[Standing]:
             )
         )
     low = Figure(-1.0)
-    return sorted(rows, key=lambda row: (-(row.robust or low).value, -(row.pgd or low).value))
+    return sorted(rows, key=lambda row: (not row.ours, -(row.robust or low).value, -(row.pgd or low).value))

@@ -87,7 +87,7 @@ def again(session: Session, here: str) -> tuple[dict[str, bytes], dict[str, str]
     there = files(session.folder)
     shown = []
     for one in draw.figures(suite, session.votes, session.curves, pictures):
-        names = [f"figures/{one.name}.{form}" for form in ("svg", "png")]
+        names = [f"figures/{name}" for name in draw.names(one)]
         sheet = suite.figures[one.name].kind == "sheet"
         if sheet and absent and not there.keys() & set(names):
             one = one._replace(about=f"{one.title}. No data yet.", missing=("the images or their votes",), make=None)
@@ -97,7 +97,7 @@ def again(session: Session, here: str) -> tuple[dict[str, bytes], dict[str, str]
         if sheet and absent:
             unknown |= dict.fromkeys(names, "its images are not here (they can be made again)")
             continue
-        made |= dict(zip(names, draw.files(one.make), strict=True))
+        made |= {f"figures/{name}": content for name, content in draw.written(one).items()}
     made |= publish.pages(session, whole, shown)
     return made, unknown
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import UserError, nearest
-from bench.report import bought, certificates, numbers, places, publication, unchanged
+from bench.report import bought, certificates, numbers, places, protocols_text, publication, unchanged
 from bench.report import claims as claim_words
 from bench.report.claims import claims
 from bench.report.listing import short
+from bench.report.protocols import protocols
 from bench.report.render import render
 from bench.report.tables import TableView, tables
 from bench.run.job import Counts
@@ -23,7 +24,9 @@ from bench.votes.numbers import Number
 if TYPE_CHECKING:
     from bench.report.draw import Shown
 
-COMPANIONS = {"claims.md", "certificates.md", "strong.md", "numbers.md", "robustbench.md"}
+COMPANIONS = {
+    "claims.md", "certificates.md", "strong.md", "numbers.md", "robustbench.md", "protocols.md", "protocols.tex",
+}  # fmt: skip
 FORMATS = {"md": "md", "csv": "csv", "html": "html", "latex": "tex"}
 
 
@@ -104,8 +107,8 @@ def rendered(session: Session, only: str | None, form: str) -> str:
 
 def publish(session: Session, only: str | None = None, made: bool = True) -> Report:
     """Write what people read into results/<suite>: tables.md (of the whole suite, also after --only) and its
-    index tables.json, claims.md, certificates.md, strong.md, numbers.md and robustbench.md where there is
-    something to say, figures and page.
+    index tables.json, claims.md, certificates.md, strong.md, numbers.md, robustbench.md and protocols.md (.tex) where
+    there is something to say, figures and page.
 
     All of it is left alone if no record was `made` and nothing that it is made from has changed; figures and
     page after --only, too, if the tables are as they were.
@@ -133,6 +136,7 @@ def publish(session: Session, only: str | None = None, made: bool = True) -> Rep
 def texts(session: Session, whole: list[TableView]) -> dict[str, bytes]:
     """The tables, their index and companions by file name; a companion with nothing to say is left out."""
     suite, folder = session.suite, session.folder
+    both = protocols(suite, session.votes)
     words = {
         "tables.md": render(whole, "md", suite.header.title or suite.name, about(session)),
         "tables.json": Report(session, whole, folder).json() + "\n",
@@ -141,6 +145,8 @@ def texts(session: Session, whole: list[TableView]) -> dict[str, bytes]:
         "strong.md": bought.markdown(suite, session.manifest),
         "numbers.md": numbers.numbers(suite, session.votes),
         places.NAME: places.whole(suite, session.votes),
+        "protocols.md": protocols_text.markdown(both),
+        "protocols.tex": protocols_text.latex(both),
     }
     return {name: text.encode() for name, text in words.items() if text}
 
@@ -192,5 +198,3 @@ def show(report: Report, counts: Counts) -> None:
     console.print(f"{made}{again}; tables in {short(report.folder / 'tables.md')}", highlight=False, markup=False)
     if (report.folder / "index.html").is_file():
         console.print(f"page: {short(report.folder / 'index.html')}", highlight=False, markup=False)
-
-

@@ -40,12 +40,17 @@ def render(views: Sequence[TableView], form: Format, title: str = "", about: str
 
 
 def measured(cell: CellView | None) -> str:
-    """The value and its interval in percent, a dash if there is none."""
+    """The value and its interval's ends in percent, a dash if there is none."""
     if cell is None:
         return ""
     if not isinstance(cell.number, Number):
         return "\N{EM DASH}"
-    return f"{100 * cell.number.value:.2f} ± {100 * cell.number.half:.2f}"
+    return f"{100 * cell.number.value:.2f} {interval(cell.number)}"
+
+
+def interval(number: Number) -> str:
+    """An interval by its ends: it is rarely as long on both sides, so a ± would lie."""
+    return f"[{100 * number.low:.1f}, {100 * number.high:.1f}]"
 
 
 def papers(cell: CellView | None) -> str:
@@ -82,14 +87,14 @@ def lines(view: TableView, value: Callable[[CellView | None], str], text: Callab
         yield line
 
 
-def _dressed(text: Callable[[str], str], bold: str, mark: str) -> Callable[[CellView | None], str]:
-    """A renderer of measured cells from templates for the best value and for the marks."""
+def _dressed(text: Callable[[str], str], bold: str, mark: str, small: str = "{}") -> Callable[[CellView | None], str]:
+    """A renderer of measured cells from templates for the best value, for the marks and for the interval."""
 
     def value(cell: CellView | None) -> str:
         number, _, rest = measured(cell).partition(" ")
         if cell is None or not number:
             return ""
-        body = (bold.format(number) if cell.best else text(number)) + (f" {text(rest)}" if rest else "")
+        body = (bold.format(number) if cell.best else text(number)) + (f" {small.format(rest)}" if rest else "")
         return body + (mark.format(",".join(map(letter, cell.marks))) if cell.marks else "")
 
     return value
@@ -160,18 +165,19 @@ def tex(text: str) -> str:
 
 
 def latex(view: TableView) -> str:
-    """One table as a LaTeX `table` with no package needed."""
+    """One table as a LaTeX `table` of the package booktabs; where its numbers are from is a comment after it."""
     words = len(view.heads) + view.attacked
     head = heads(view)
-    value = _dressed(tex, r"\textbf{{{}}}", r"$^{{{}}}$")
+    value = _dressed(tex, r"\textbf{{{}}}", r"$^{{{}}}$", r"{{\scriptsize {}}}")
     body = "\n".join(" & ".join(line) + r" \\" for line in lines(view, value, tex)).replace(MINUS, "$-$")
     notes = [*(f"$^{{{letter(i)}}}$ {tex(text)}" for i, text in enumerate(view.legend)), *map(tex, view.notes)]
     label = re.sub("[^A-Za-z0-9-]", "-", view.name)
     return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{tex(view.title)}}}", rf"\label{{tab:{label}}}",
-        rf"\begin{{tabular}}{{{'l' * words}{'r' * (len(head) - words)}}}", r"\hline",
-        " & ".join(map(tex, head)) + r" \\", r"\hline", body, r"\hline", r"\end{tabular}", "",
-        rf"{{\footnotesize {' '.join([*notes, tex(view.provenance)])}}}", r"\end{table}",
+        r"\begin{table}  % needs \usepackage{booktabs}", r"\centering", rf"\caption{{{tex(view.title)}}}",
+        rf"\label{{tab:{label}}}",
+        rf"\begin{{tabular}}{{@{{}}{'l' * words}{'r' * (len(head) - words)}@{{}}}}", r"\toprule",
+        " & ".join(map(tex, head)) + r" \\", r"\midrule", body, r"\bottomrule", r"\end{tabular}", "",
+        rf"{{\footnotesize {' '.join(notes)}}}", r"\end{table}", f"% {plain(view.provenance)}",
     ])  # fmt: skip
 
 

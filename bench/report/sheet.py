@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.report.figures import Tile
+from bench.report.plots import PAGE, setting_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GAIN = 20  # a perturbation of 8/255 is shown as 0.63 around grey
 
-
-def title_of(figure: Figure, text: str) -> None:
-    figure.suptitle("\n".join(textwrap.wrap(text, int(13 * figure.get_figwidth()))), fontsize=10.5)
-
-
-def contact(title: str, rows: Sequence[tuple[str, list[Tile]]]) -> Figure:
+def contact(setting: str, rows: Sequence[tuple[str, list[Tile]]]) -> Figure:
     """A contact sheet: for each model three lines of images, as they were, the perturbation, as attacked."""
     from matplotlib.figure import Figure
 
+    gain = gain_of([tile for _, tiles in rows for tile in tiles])
     columns = max(len(tiles) for _, tiles in rows)
-    figure = Figure(figsize=(1.15 * columns + 0.5, 4.1 * len(rows) + 0.4))
+    figure = Figure(figsize=(PAGE, (3.4 * PAGE / (columns + 0.5)) * len(rows) + 0.4))
     parts = np.ravel(figure.subfigures(len(rows), 1, squeeze=False))
     for part, (name, tiles) in zip(parts, rows, strict=True):
         part.suptitle(name, fontsize=9.5, fontweight="bold")
         axes = part.subplots(3, columns, squeeze=False)
         for column, tile in zip(axes.T, tiles, strict=False):
-            shown = (tile.before, 0.5 + GAIN * (tile.after - tile.before), tile.after)
+            shown = (tile.before, 0.5 + gain * (tile.after - tile.before), tile.after)
             for axis, image in zip(column, shown, strict=True):
                 whole = np.broadcast_to(np.clip(image.transpose(1, 2, 0), 0, 1), (*image.shape[1:], 3))
                 axis.imshow(whole, interpolation="nearest")
@@ -43,10 +38,16 @@ def contact(title: str, rows: Sequence[tuple[str, list[Tile]]]) -> Figure:
             axis.grid(False)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-        for axis, side in zip(axes[:, 0], ("original", f"difference x {GAIN}", "attacked"), strict=True):
+        for axis, side in zip(axes[:, 0], ("original", f"difference × {gain}", "attacked"), strict=True):
             axis.set_ylabel(side, fontsize=8)
-    title_of(figure, title)
+    setting_of(figure, setting)
     return figure
+
+
+def gain_of(tiles: Sequence[Tile]) -> int:
+    """How often a perturbation is enlarged around grey, so that the largest is near black or white and none beyond."""
+    largest = max((float(np.abs(tile.after - tile.before).max()) for tile in tiles), default=0.0)
+    return max(1, int(0.5 / largest)) if largest > 0 else 1
 
 
 def name_of(tile: Tile, label: int) -> str:

@@ -9,6 +9,7 @@ from bench.recipes import Outcomes
 from bench.report.access import access
 from bench.report.doubts import believed, computed_in, shy, suspicions
 from bench.report.footnotes import CellView, label_of, provenance
+from bench.report.white_box import FEWEST
 from bench.suite.cells import Cell, Suite
 from bench.votes.numbers import Missing, Number, fold
 from bench.votes.votes import Votes
@@ -174,7 +175,8 @@ def _view(
             cell, number, access(examples.source, cell.outcomes.target, examples.attack),
             float(found.drawn.mean()) if found is not None else 0.0,
             tuple(sorted(legend.index(text) for text in texts if text not in everywhere)),
-            isinstance(number, Number) and len(near := rivals[_rival(cell)]) > 1 and number.value == max(near),
+            isinstance(number, Number) and number.n >= FEWEST and number.value == max(near := rivals[_rival(cell)])
+            and len(near) > 1,
         )  # fmt: skip
     views = []
     for i in range(len(table.rows)):
@@ -193,7 +195,7 @@ def _view(
         (column.label or column.attack) + ("" if precisions in ([], ["float32"]) else f" ({', '.join(precisions)})")
         for column, precisions in zip(table.columns, computed, strict=True)
     ]
-    said_of_numbers = "Accuracy in percent ± the longer arm of its 95 % interval"
+    said_of_numbers = "Accuracy in percent [its 95 % interval]"
     bold = any(view.best for view in shown.values())
     said_of_numbers += "; bold: the highest of a column's numbers of one target and one access." if bold else "."
     return TableView(
@@ -201,5 +203,3 @@ def _view(
         (said_of_numbers, *notes),
         provenance(suite, [view for view in shown.values() if isinstance(view.number, Number)], manifests),
     )  # fmt: skip
-
-

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import bench
+from bench.report import published
 from bench.run.session import Session
 from bench.store.disk import write
 
@@ -71,10 +72,13 @@ def _stamps(folder: Path) -> Stamps:
 
 
 def program() -> str:
-    """SHA-256 over this program: its code, styles and templates."""
+    """SHA-256 over this program: its code, styles and templates, and the published claims that it knows."""
     digest = hashlib.sha256()
     top = Path(bench.__file__).parent  # all of the harness, wherever this module stands in it
     for path in sorted(top.rglob("*.*")):
         if path.suffix in (".py", ".html", ".css", ".js", ".mplstyle", ".json", ".toml"):
             digest.update(path.relative_to(top).as_posix().encode() + path.read_bytes())
+    with contextlib.suppress(bench.UserError):
+        for path in sorted(published.folder().glob("*.toml")):
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

@@ -66,6 +66,6 @@ def test_a_fixed_number_of_draws_is_open_at_no_cap_and_settles_what_it_can():
 def test_claims_stand_in_rows_of_their_own_source():
     text = numbers(pinned("quick"), lambda outcomes: honest(outcomes, 0.6) if outcomes.target.stochastic else None)
     rows = rows_of(text)
-    assert "±" in rows["cni", "pgd10"]["Claimed, one draw"]
+    assert "[" in rows["cni", "pgd10"]["Claimed, one draw"]
     assert "—" in rows["cni", "pgd10 on kd-at-vote"]["Claimed, one draw"]
     assert "is of its own source" in text

@@ -1,10 +1,12 @@
 """Figures: what they ask for, the numbers they show, and files that are the same every time."""
 
 import io
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from fractions import Fraction
 
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +16,7 @@ from PIL import Image
 
 from bench import UserError
 from bench.recipes import PGD
-from bench.report import draw, figures
+from bench.report import draw, figures, plots, sheet
 from bench.suite import figures as asking
 from bench.suite.schema import Figure
 from bench.votes.numbers import fold
@@ -149,6 +151,65 @@ def test_every_kind_is_drawn_and_twice_the_same(suite, lookup, name):
     border = np.concatenate([image[:2].ravel(), image[-2:].ravel(), image[:, :2].ravel(), image[:, -2:].ravel()])
     assert (border == 255).all()  # nothing runs over the edge
     assert one.missing == () and one.title in one.about
+    pdf = draw.pdf(one.make)
+    assert pdf == draw.pdf(one.make) and pdf.startswith(b"%PDF") and b"CreationDate" not in pdf
+    width, height = map(float, re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf).groups())
+    assert width == pytest.approx(6.9 * 72, abs=1) and height < 9 * 72
+    if one.narrow:
+        column = re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", draw.pdf(one.narrow))
+        assert float(column[1]) == pytest.approx(3.35 * 72, abs=1)
+
+
+def words(svg):
+    return [node.text for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_words_stay_words_and_say_attack_eps_images_and_level(suite, lookup):
+    for name, parts in {
+        "figure4": ("PGD-10 (L∞), crafted on KD student", "100 images", "whiskers: 95 % intervals"),
+        "transfer": ("PGD-10 (L∞, ε = 8/255)", "100 images", "in brackets: 95 % intervals"),
+        "figure1": ("PGD-10, ε = 8/255", "300 held-out training images", "whiskers: 95 % intervals"),
+    }.items():
+        (one,) = draw.figures(only(suite, name), lookup, curves, pictures)
+        said = words(draw.files(one.make)[0])
+        for part in parts:
+            assert any(part in line for line in said), (name, part, said)
+        assert not any(line.startswith("Figure") for line in said), "the caption numbers it"
+
+
+def test_a_model_has_one_colour_and_marker_in_all_figures(suite, lookup):
+    seen = {}
+    with matplotlib.rc_context(fname=draw.STYLE):
+        for name, figure in suite.figures.items():
+            if figure.kind in ("steps", "eps", "curves"):
+                drawing = figures.data(suite, name, lookup, curves)
+                shown = {line.name for panel in drawing.panels for line in panel.series}
+                for model, style in plots.styles(drawing).items():
+                    if model in shown:
+                        assert seen.setdefault(model, style) == style, (name, model)
+    assert len(seen) >= 5
+    assert len({(style["color"], style["marker"]) for style in seen.values()}) == len(seen)
+
+
+def test_axes_end_where_the_data_do(suite, lookup):
+    low = figures.Series("a", (0.0, 1.0), (0.32, 0.41), (0.31, 0.40), (0.35, 0.44))
+    assert plots.limits([figures.Panel("", (low,))]) == pytest.approx((30 - 0.4, 50 + 0.4))
+    drawing = figures.data(suite, "figure4", lookup, curves)
+    with matplotlib.rc_context(fname=draw.STYLE):
+        picture = draw.draw(drawing)
+    for panel, axis in zip(drawing.panels, picture.axes, strict=True):
+        bottom, top = axis.get_ylim()
+        for line in panel.series:
+            assert bottom <= 100 * min(line.low) and 100 * max(line.high) <= top
+        starts = sorted(line.get_xdata()[0] for line in axis.get_lines() if len(line.get_xdata()) == 11)
+        assert len(set(starts)) == len(panel.series), "whiskers stand apart"
+
+
+def test_an_enlarged_perturbation_is_not_cut_off(suite, lookup):
+    rows = figures.sheet(suite, "sheet", lookup, pictures)
+    gain = sheet.gain_of([tile for _, tiles in rows for tile in tiles])
+    assert gain == 15 and all(np.abs(gain * (t.after - t.before)).max() <= 0.5 for _, tiles in rows for t in tiles)
+    assert sheet.gain_of([]) == 1
 
 
 def test_without_records_there_is_no_file_and_with_some_it_says_what_lacks(suite, lookup, tmp_path):

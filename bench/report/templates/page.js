@@ -1,17 +1,17 @@
 "use strict";
 // Sorting and filtering of the leaderboard, and the pages of a cell's images. Without it everything is still readable.
 (() => {
-  const board = document.getElementById("board");
-  if (board) {
-    const body = board.tBodies[0], rows = [...body.rows], status = document.getElementById("board-status");
-    const heads = [...board.tHead.rows[0].cells];
+  // A table whose heads' buttons sort its rows; `before(a, b)` orders what no column may mix.
+  const sortable = (table, before) => {
+    const body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
     const value = (row, at) => {
       const cell = row.cells[at], raw = cell.dataset.value;
       return raw !== undefined ? (raw === "" ? null : Number(raw)) : cell.textContent.trim().toLowerCase();
     };
     const sort = (at, down) => {
       rows.sort((a, b) => {
-        const x = value(a, at), y = value(b, at);
+        const first = before(a, b), x = value(a, at), y = value(b, at);
+        if (first) return first;
         if (x === null || y === null) return (x === null) - (y === null);
         const order = x < y ? -1 : x > y ? 1 : 0;
         return down ? -order : order;
@@ -29,6 +29,34 @@
         sort(at, now ? now === "ascending" : head.classList.contains("number"));
       });
     });
+    const again = () => heads.forEach((head, at) => {
+      const now = head.getAttribute("aria-sort");
+      if (now) sort(at, now === "descending");
+    });
+    return { rows, again };
+  };
+
+  const both = document.getElementById("both");
+  if (both) {
+    const { rows } = sortable(both, () => 0), place = document.getElementById("filter-place");
+    const status = document.getElementById("protocols-status");
+    place.addEventListener("input", () => {
+      let shown = 0;
+      for (const row of rows) {
+        row.hidden = Boolean(place.value) && !row.dataset.places.split(" ").includes(place.value);
+        shown += !row.hidden;
+      }
+      status.textContent = `${shown} of ${rows.length} defences shown`;
+    });
+    document.getElementById("protocols-controls").hidden = false;
+  }
+
+  const board = document.getElementById("board");
+  if (board) {
+    const status = document.getElementById("board-status"), pinned = document.getElementById("ours-first");
+    const mine = (row) => row.dataset.origin === "ours";
+    const { rows, again } = sortable(board, (a, b) => pinned.checked ? mine(b) - mine(a) : 0);
+    pinned.addEventListener("input", again);
     const words = document.getElementById("filter-words"), origin = document.getElementById("filter-origin");
     const extra = document.getElementById("filter-extra");
     const filter = () => {

@@ -21,7 +21,7 @@ from bench.lab.provenance import made_with
 from bench.lab.streams import Streams
 from bench.recipes import PGD, Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Peer, Trained
 
-from bench.recipes import Strong, targets_of  # isort: skip
+from bench.recipes import Strong, Worst, targets_of  # isort: skip
 from bench.recipes.base import Arithmetic
 from bench.store.bought import of_record
 from bench.store.cost import gradients
@@ -175,7 +175,7 @@ class Lab(AtHand):
         about = {} if record is None else record.manifest.get("provenance", {})
         told = ("precision", "device", "device_type", "arithmetic")
         said = {f"crafting_{name}": about[name] for name in told if name in about}
-        bought = of_record(record) if record is not None and isinstance(recipe.attack, Strong) else None
+        bought = of_record(record) if record is not None and isinstance(recipe.attack, Strong | Worst) else None
         return said if bought is None else said | {"bought": bought}
 
     def judge(self, recipe: Outcomes, shard: int, compute: Compute, chosen: NDArray[np.int64] | None = None) -> Votes:

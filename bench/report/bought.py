@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.recipes import Outcomes, Strong
+from bench.recipes import Outcomes, Strong, Worst
 from bench.suite.cells import Suite
 
 Lookup = Callable[[Outcomes], Mapping[str, Any] | None]
@@ -16,7 +16,7 @@ def markdown(suite: Suite, manifest: Lookup, only: str | None = None) -> str:
     parts: dict[str, str] = {}
     for cell in suite.cells(only):
         attack = cell.outcomes.examples.attack
-        about = manifest(cell.outcomes) if isinstance(attack, Strong) else None
+        about = manifest(cell.outcomes) if isinstance(attack, Strong | Worst) else None
         said = (about or {}).get("provenance", {}).get("bought")
         if said is not None:
             source = cell.outcomes.examples.source

@@ -19,8 +19,9 @@ class Ours(NamedTuple):
     """A model of a suite: its accuracy clean, under AutoAttack and under PGD-10, as far as recorded.
 
     `lowest` is what it is ranked by, on FEWEST images at least; `both` AutoAttack and PGD-10 on the images that both
-    were judged on; `version` is AutoAttack's; `claimed` is the accuracy that AutoAttack as published itself saw;
-    `baseline` the leaderboard's id, where the model is one of it; `elsewhere` other L-inf eps at which it was attacked.
+    were judged on, `adapted` so `strong` and AutoAttack, or without it PGD-10; `version` is AutoAttack's; `claimed` is
+    the accuracy that AutoAttack as published itself saw; `baseline` the leaderboard's id, where the model is one of it;
+    `elsewhere` other L-inf eps at which it was attacked.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Ours(NamedTuple):
     elsewhere: tuple[Fraction, ...] = ()
     lowest: Lowest | None = None
     both: tuple[Number, Number] | None = None
+    adapted: tuple[Number, Number] | None = None
 
 
 def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
@@ -62,7 +64,9 @@ def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
                 attacked[cell.outcomes] = (votes, called)
             elif eps is not None:
                 elsewhere.add(eps)
-        clean, robust, pgd = (recorded.get(what, (None, ""))[0] for what in ("clean", "autoattack", "pgd"))
+        known = {what: votes for what, (votes, _) in recorded.items()}
+        clean, robust, pgd, adapted = map(known.get, ("clean", "autoattack", "pgd", "strong"))
+        beside = robust or pgd
         published = recorded.get("published")
         claimed = fold(published[0], "claimed") if published else None
         if not (clean or attacked):
@@ -81,6 +85,7 @@ def ours(suite: Suite, lookup: Lookup) -> list[Ours]:
                 elsewhere=tuple(sorted(elsewhere)),
                 lowest=lowest_of(clean, list(attacked.values()), entry.number),
                 both=shared_numbers(robust, pgd, entry.number) if robust and pgd else None,
+                adapted=shared_numbers(adapted, beside, entry.number) if adapted and beside else None,
             )
         )
     return found
@@ -154,14 +159,9 @@ def words(model: Ours) -> list[str]:
             lacks = f"has no white-box number at eps {EPS * 255}/255 here"
         said.append(f"**{model.name}** {lacks}, so it has no place.")
     if model.both:
-        auto, pgd = model.both
-        gap = 100 * (pgd.value - auto.value)
-        side = "less" if gap >= 0 else "more"
-        said.append(
-            f"**{model.name}**: {model.version} leaves {abs(gap):.1f} points {side} than PGD-10 on the {auto.n:,} "
-            f"images of both ({100 * auto.value:.1f} against {100 * pgd.value:.1f} %); the leaderboard knows "
-            "AutoAttack alone."
-        )
+        said.append(_beside(model, model.version, "PGD-10", *model.both) + "; the leaderboard knows AutoAttack alone.")
+    if model.adapted:
+        said.append(_beside(model, "`strong`", model.version if robust else "PGD-10", *model.adapted) + ".")
     if model.stochastic:
         said.append(
             f"**{model.name}** is randomised, and the leaderboard admits deterministic models only: its place is for "
@@ -178,6 +178,14 @@ def words(model: Ours) -> list[str]:
             if number:
                 said.append(f"**{model.name}**: {_deviation(what, number, value)}")
     return said
+
+
+def _beside(model: Ours, one: str, other: str, mine: Number, theirs: Number) -> str:
+    gap = 100 * (theirs.value - mine.value)
+    return (
+        f"**{model.name}**: {one} leaves {abs(gap):.1f} points {'less' if gap >= 0 else 'more'} than {other} on the "
+        f"{mine.n:,} images of both ({100 * mine.value:.1f} against {100 * theirs.value:.1f} %)"
+    )
 
 
 def _deviation(what: str, number: Number, value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
-from bench.recipes import PGD, Attack, Clean, Peer, Worst
+from bench.recipes import PGD, Attack, Clean, Peer, Strong, Worst
 from bench.report.access import access, other_arguments
 from bench.suite.cells import Cell
 from bench.votes.numbers import Number, among, rows
@@ -62,7 +62,7 @@ def named(attack: Attack, column: str = "") -> str:
 
 
 def kind_of(cell: Cell) -> str | None:
-    """Which of the three numbers a cell is, if it is white-box and at the leaderboard's eps."""
+    """Which number of a model a cell is, if it is white-box and at the leaderboard's eps."""
     data = cell.outcomes.examples.data
     if cell.source not in (None, cell.target) or (data.kind, data.split) != ("cifar10", "test"):
         return None
@@ -72,6 +72,8 @@ def kind_of(cell: Cell) -> str | None:
             return "clean"
         case PGD(steps=10, norm="Linf", eps=eps) if eps == EPS:
             return "pgd"
+        case Strong(norm="Linf", eps=eps) if eps == EPS:
+            return "strong"
         case Peer(norm="Linf", eps=eps) if eps == EPS and named(attack) in AUTOATTACK:
             return "autoattack"
         case Peer(kind="autoattack", norm="Linf", name=name, eps=eps) if eps == EPS and name.endswith("as published"):

@@ -15,8 +15,11 @@ from torch import nn
 from bench.lab.attacks import adapt, losses
 from bench.lab.attacks.adapt import Ball, Budget, Choice, Surrogate, copies, kinds
 from bench.lab.compute.compiling import compile_for
+from bench.models import defences
 from bench.models.adapters.wrappers import GlobalRandom
 from bench.models.classifier import Plain
+from bench.models.noise import ColoredNoise, Noisy
+from bench.models.wide_resnet import WideResNet
 
 BALL = Ball(8 / 255)
 WORDS = {
@@ -179,6 +182,44 @@ def test_everything_on_changes_nothing_where_nothing_hides():
     views = [Surrogate(base, Choice(frozenset(on))) for on in ((), kinds.EVERYTHING)]
     slopes = [compute().gradient(v.realise(images.shape, None), images, labels, losses.margin)[1] for v in views]
     assert torch.equal(*slopes)
+
+
+def _dice(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def _wide():
+    return WideResNet(10, 1, generator=_dice()).eval()
+
+
+OWN = {
+    "cni": lambda: Noisy(_wide(), ColoredNoise(_wide(), generator=_dice()), 10),
+    "rnd": lambda: defences.RND(Plain(_wide(), 10)),
+    "features": lambda: defences.RandomFeatures(_wide(), 10, 0.3),
+    "resize-pad": lambda: defences.ResizePad(Plain(_wide(), 10)),
+    "crops": lambda: defences.CropEnsemble(Plain(_wide(), 10)),
+    "sap": lambda: defences.SAP(_wide(), 10),
+    "precision": lambda: defences.RandomPrecision(_wide(), 10, 1, 3),
+    "rpf": lambda: defences.RPF(_wide(), 10),
+    "ctrw": lambda: defences.CTRW(_wide(), 10),
+    "wca": lambda: defences.WCA(_wide(), 10, generator=_dice(3)),
+    "slwta": lambda: defences.SLWTA(defences.LWTAWideResNet(10, 1, generator=_dice()), 10),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_everything_on_answers_as_the_model_does(name):
+    """Ours and others' noise through the same door: the same draw, the same logits, and a gradient to follow."""
+    model = OWN[name]().eval()
+    images = torch.rand(3, 3, 32, 32, generator=_dice(1))
+    view = Surrogate(copies.copied(model), Choice(frozenset(kinds.EVERYTHING)))
+    with torch.no_grad():
+        own = model.realise(images.shape, _dice(2))(images)
+    leaf = images.clone().requires_grad_(True)
+    logits = view.realise(images.shape, _dice(2))(leaf)
+    assert logits.dtype == own.dtype and torch.allclose(logits, own, atol=1e-4)
+    (slope,) = torch.autograd.grad(logits[:, 0].sum(), leaf)
+    assert bool(slope.isfinite().all()) and bool(slope.any())
 
 
 def test_the_model_is_as_it_was():

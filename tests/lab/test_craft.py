@@ -16,7 +16,7 @@ from bench.lab.attacks.view import AttackError, View
 from bench.lab.craft import check, craft
 from bench.models.classifier import Classifier, Plain
 from bench.models.smoothing import Smoothed
-from bench.recipes import PGD, Attack, Clean, Peer, Square, Worst
+from bench.recipes import PGD, Attack, Clean, Peer, Square, Strong, Worst
 
 WORST = Worst(attacks=(PGD(steps=2), PGD(steps=2, loss="margin", restarts=2), Square(queries=3, draws=4)), selection=8)
 ATTACKS: list[Attack] = [
@@ -109,6 +109,21 @@ def test_worst_is_at_least_as_strong_as_each_attack_on_a_deterministic_source() 
     right = model(both.images).argmax(1) == labels
     assert torch.equal(right, model.robust(images, labels, 6 / 255))
     assert torch.equal(both.claimed == 0, right)
+
+
+def test_worst_says_what_each_attack_added_where_strong_is_one_of_them() -> None:
+    model, images, labels = linear_problem(80, seed=6)
+    attacks = (PGD(eps="4/255", steps=2, random_start=False), Strong(eps="6/255", gradients=20))
+    counted = compute()
+    made = craft(Worst(attacks=attacks), model, images, labels, streams(), counted)
+    assert made.account is not None and [one.member for one in made.account.members] == ["1: pgd", "2: strong"]
+    wrong = model(made.images).argmax(1) != labels
+    assert sum(one.gain for one in made.account.members) == pytest.approx(float(wrong.float().mean()))
+    assert made.account.members[1].gain > 0
+    assert [one.found for one in made.account.members] == [made.account.found.count(n) for n in (0, 1)]
+    assert sum(one.gradients for one in made.account.members) <= made.account.spent[0]
+    assert made.account.spent[0] == pytest.approx((counted.forwards + counted.backwards) / 2 / 80)
+    assert craft(Worst(attacks=attacks[:1]), model, images, labels, streams(), compute()).account is None
 
 
 class Traps(Classifier):

@@ -227,6 +227,24 @@ def test_a_model_is_ranked_by_the_attack_that_left_least(tmp_path: Path) -> None
     assert f"| **({place(0.9, 0.4)})** | **carmon** |" in compare([found])
 
 
+STRONG = """
+[attacks.strong]
+kind = "strong"
+"""
+
+
+def test_strong_ranks_a_model_and_is_held_against_autoattack_on_the_images_of_both(tmp_path: Path) -> None:
+    clean, auto = chosen(EVERY % 10 > 0, EVERY), chosen(EVERY[:1500] % 2 > 0, EVERY[:1500])
+    adapted = chosen((EVERY % 2 > 0) & (EVERY % 5 > 0), EVERY)
+    found = found_with(tmp_path, {"aa": auto, "strong": adapted}, clean, STRONG)
+    assert found.lowest is not None and (found.lowest.attack, found.lowest.robust.value) == ("strong", 0.4)
+    said = "\n".join(words(found))
+    assert f"under strong would have place {place(0.9, 0.4)} of 100" in said
+    assert "`strong` leaves 10.0 points less than AutoAttack (standard) on the 1,500 images of both (40.0 ag" in said
+    alone = found_with(tmp_path, {"pgd10": auto, "strong": adapted}, clean, STRONG)
+    assert "`strong` leaves 10.0 points less than PGD-10 on the 1,500 images" in "\n".join(words(alone))
+
+
 def test_below_a_thousand_images_there_is_no_place(tmp_path: Path) -> None:
     clean, some = chosen(EVERY % 10 > 0, EVERY), chosen(EVERY[:999] % 2 > 0, EVERY[:999])
     found = found_with(tmp_path, {"aa": some}, clean)

@@ -15,7 +15,7 @@ from bench.store.sealed import FORMAT, Damaged, checked, opened
 
 NAME = "published.json"
 OURS = re.compile(
-    r"(tables|claims|certificates|strong|numbers|protocols)\.md|protocols\.tex|tables\.json|index\.html|cells/\w+\.html|figures/[^/]+\.(svg|png|pdf|json)"
+    r"(tables|claims|certificates|strong|numbers|protocols|robustbench)\.md|protocols\.tex|tables\.json|index\.html|cells/\w+\.html|figures/[^/]+\.(svg|png|pdf|json)"
 )
 FREE = ("diagnosis",)  # folders whose files other verbs write, later
 

@@ -17,7 +17,7 @@ import torch
 from doctoring import doctor, edit, republish, reseal
 from small import SUITE, go, session
 
-from bench.report import proof, seals
+from bench.report import proof, publication, publish, seals
 from bench.report.publication import NAME
 from bench.run.session import Session
 from bench.store.records import Store
@@ -74,6 +74,10 @@ def test_what_a_run_leaves_is_whole_and_the_digest_is_its_own(whole: Path, copy:
     student = recipe(session(copy, TEXT), "student", "clean")
     doctor(copy, student, lambda votes: replace(votes, probs=votes.probs[:, ::-1], soft=9 - votes.soft))
     assert seals.follow(session(copy, TEXT)).digest != one.digest
+
+
+def test_every_file_that_a_run_writes_is_sealed() -> None:
+    assert all(publication.ours(name) for name in {"tables.md", "tables.json", "index.html", *publish.COMPANIONS})
 
 
 @pytest.mark.parametrize("name", ["tables.md", "tables.json", "numbers.md", "index.html", "cells", "figures/steps.svg"])

@@ -168,6 +168,6 @@ def gallery(base: Callable[[], nn.Module]) -> dict[str, tuple[Callable[[], Class
         "training mode": (training, "mode"),
         "0 to 255": (around(lambda x: x / 255), "encoding"),
         "purification": (purifying, "optimises"),
-        "false backward": (around(FalseSlope.apply), "uphill"),
-        "shattered": (around(rippled), "uphill"),
+        "false backward": (around(FalseSlope.apply), "differences"),
+        "shattered": (around(rippled), "differences"),
     }

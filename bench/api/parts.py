@@ -16,7 +16,7 @@ from bench.api.call import evaluate
 from bench.api.numbers import Number
 from bench.api.report import Report
 from bench.api.run import InUse
-from bench.recipes import PGD, Examples
+from bench.recipes import PGD, Examples, Peer
 from bench.votes import intervals
 from bench.votes.numbers import correct
 from bench.votes.numbers import rows as shared
@@ -111,8 +111,8 @@ def diagnose(
 
     with InUse(model, data, n, redraw=redraw, seed=seed, device=device, data_root=data_root, ordered=False) as it:
         declared = next(iter(recipes_of(attack, eps_of(eps), norm_of(norm), it.who.model.stochastic, eot).values()))
-        if not isinstance(declared, PGD):
-            raise UserError("attack", f"{attack!r} is not a PGD", 'name one such as "pgd20"')
+        if not isinstance(declared, PGD | Peer) or declared.norm == "L1":
+            raise UserError("attack", f"{attack!r} is neither a PGD nor another library's", 'name one such as "pgd20"')
         x, y, _ = it.lab.shard(Examples(data=it.data, shard=it.count), 0)
         compute = it.lab.compute()
         it.lab.suit(compute, "float32", it.who.model, it.data)

@@ -76,6 +76,9 @@ def diagnose(
     images: Annotated[int, typer.Option("--images", help="How many images to try it on.", min=8)] = 64,
     attack: Annotated[str | None, typer.Option("--attack", help="The suite's attack to check.")] = None,
     queries: Annotated[int, typer.Option("--queries", help="Queries of the black-box attack.", min=1)] = 200,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Surrogate and attack by answers alone; minutes.")
+    ] = False,
     device: Device = "auto",
     form: Form = None,
     data_root: DataRoot = None,
@@ -95,7 +98,7 @@ def diagnose(
     entry = chosen(session, suite, model)
     execute(session, entry.model.made_from, False, form is not None, "local", 1, address=None)
     found = []
-    for finding in examine(session, model, images, attack, queries):
+    for finding in examine(session, model, images, attack, queries, thorough):
         found.append(finding._asdict())
         if form is None:
             mark = {"ok": " ok ", "suspicious": "MARK", "cannot tell": "  ? "}[finding.verdict]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench import Refused, UserError
 from bench.lab.compute.passes import Compute, Disconnected
 from bench.lab.craft import craft
-from bench.lab.examine import outputs
+from bench.lab.examine import noise, outputs
 from bench.lab.foreign.ask import Asked, fits, steady
 from bench.lab.images import load as images_of
 from bench.lab.judge import Judged, judge
@@ -221,7 +221,7 @@ def test_declared_noise_bears_no_false_mark(name: str, root: Path, pixels: Tenso
     model, _ = met(root, pixels, name, stochastic=True)
     streams, compute = Streams(0, 0, CPU), Compute(CPU, microbatch=8)
     case = outputs.Case(model, pixels, torch.zeros(16, dtype=torch.long), streams, compute)
-    for check in (outputs.modes, outputs.randomness, outputs.replay, outputs.batch_mates):
+    for check in (outputs.modes, noise.randomness, noise.replay, outputs.batch_mates):
         assert check(case).verdict == "ok", check(case)
 
 

@@ -16,7 +16,7 @@ from bench.lab.examine.rules import Finding
 from bench.lab.streams import Streams
 from bench.lab.worker import Lab
 from bench.models.classifier import Classifier
-from bench.recipes import PGD, Examples, Fetched
+from bench.recipes import PGD, Data, Examples, Fetched, Peer
 from bench.store.records import Store
 from bench.store.tasks import Settings
 from bench.suite.cells import Suite
@@ -30,6 +30,7 @@ class Session(Protocol):
     settings: Settings
 
 
+POOL, LEAST = 1000, 100  # images that a surrogate is distilled on, at most and at least
 SOURCES = 2  # other models of the suite whose examples a diagnosis tries
 
 
@@ -52,13 +53,15 @@ def compared(session: Session, model: str, images: int, autoattack: bool = False
     return crosscheck(classifier, pixels, labels, autoattack=autoattack, streams=streams, compute=compute)
 
 
-def examine(session: Session, model: str, images: int, attack: str | None, queries: int) -> Iterator[Finding]:
-    """Every check of `diagnose` on one model of the suite."""
+def examine(
+    session: Session, model: str, images: int, attack: str | None, queries: int, thorough: bool = False
+) -> Iterator[Finding]:
+    """Every check of `diagnose` on one model of the suite; `thorough` with those that take minutes."""
     if attack is not None and attack not in session.suite.attacks:
         raise UserError("--attack", f"this suite has no attack {attack!r}", nearest(attack, session.suite.attacks))
     declared = PGD() if attack is None else session.suite.attacks[attack]
-    if not isinstance(declared, PGD):
-        raise UserError("--attack", f"{attack} is not a PGD", "name one of kind pgd")
+    if not isinstance(declared, PGD | Peer) or declared.norm == "L1":
+        raise UserError("--attack", f"{attack} is neither a PGD nor another library's", "name one in L-inf or L2")
     lab, classifier, pixels, labels, compute = bench_of(session, model, images)
     streams = Streams(session.suite.protocol.seed, 0, lab.device)
     transfers: dict[str, Tensor] = {}
@@ -68,5 +71,15 @@ def examine(session: Session, model: str, images: int, attack: str | None, queri
         if entry.weights != mine and known and len(transfers) < SOURCES and not entry.model.stochastic:
             transfers[name] = craft(declared, lab.model(entry.model), pixels, labels, streams, compute).images
     yield from diagnose(
-        classifier, pixels, labels, streams, compute, declared, transfers=transfers or None, queries=queries
-    )
+        classifier, pixels, labels, streams, compute, declared, transfers=transfers, queries=queries,
+        pool=beyond(lab, session.suite.images("test"), images) if thorough else None,
+    )  # fmt: skip
+
+
+def beyond(lab: Lab, data: Data, images: int) -> Tensor | None:
+    """The next images (m, c, h, w) of the data after the first ones, for a surrogate; none where too few are left."""
+    start, stop = data.start + images, min(data.start + images + POOL, data.stop or data.whole)
+    if stop - start < LEAST:
+        return None
+    part = data.model_copy(update={"start": start, "stop": stop})
+    return lab.shard(Examples(data=part, shard=stop - start), 0)[0]

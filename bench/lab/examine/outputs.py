@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from bench.lab.attacks import losses
 from bench.lab.attacks.view import View
 from bench.lab.compute.passes import Compute
-from bench.lab.examine.rules import Finding, falls
+from bench.lab.examine.rules import LEAST, Finding, chance, tested
+from bench.lab.foreign.ask import distances
 from bench.lab.streams import Streams
 from bench.models.classifier import Classifier, Realisation
 from bench.models.wide_resnet import CIFAR10_MEAN, CIFAR10_STD
@@ -35,6 +36,14 @@ class Case:
     @property
     def view(self) -> View:
         return View(self.model, self.images.shape, self.streams, self.compute)
+
+    def asked(self) -> Tensor:
+        """The first question: logits (n, classes) of one draw."""
+        return self.view.logits(self.images, None, "select", 80)
+
+    def few(self, images: int) -> Case:
+        """The same with the first images alone."""
+        return replace(self, images=self.images[:images], labels=self.labels[:images])
 
 
 class Anchored(Classifier):
@@ -85,42 +94,9 @@ def _training(model: Classifier) -> list[str]:
     return [name for name, module in parts if module.training]
 
 
-def randomness(case: Case) -> Finding:
-    """Outputs vary where noise was declared, and only there; and the noise is the declared generator's.
-
-    AutoAttack's check for randomised models, with its measure: the distance of unit-length logits.
-    """
-    view = case.view
-    same = [view.logits(case.images, None, "select", 91) for _ in range(4)]
-    spread = max(_distance(same[0], other) for other in same[1:])
-    changed = float(torch.stack([losses.wrong(one, case.labels) for one in same]).float().var(0).gt(0).float().mean())
-    figure = f"repeats of one draw differ by {spread:.2g}, {100 * changed:.0f} % of images change sides"
-    if spread > JITTER and not case.model.stochastic:
-        advice = "declare the model stochastic, and draw its noise from the generator given"
-        return Finding("randomness", figure, "suspicious", advice)
-    if spread > JITTER:
-        advice = "draw all noise from the generator given, none from torch's own"
-        return Finding("randomness", figure, "suspicious", advice)
-    return Finding("randomness", figure, "ok")
-
-
-def replay(case: Case) -> Finding:
-    """Noise that is declared must be drawn anew: no two draws may be alike."""
-    if not case.model.stochastic:
-        return Finding("replay", "declared deterministic", "ok")
-    view = case.view
-    draws = [view.logits(case.images, None, "select", 92, k) for k in range(6)]
-    pairs = [_distance(a, b) for i, a in enumerate(draws) for b in draws[:i]]
-    alike = sum(gap <= 1e-7 for gap in pairs)
-    figure = f"{alike} of {len(pairs)} pairs of draws are the same"
-    if 2 * alike > len(pairs):  # noise of few values, such as a shift, is alike now and then
-        advice = "the noise is replayed, so attack and judge meet the same draw: use the generator given"
-        return Finding("replay", figure, "suspicious", advice)
-    return Finding("replay", figure, "ok")
-
-
 def batch_mates(case: Case) -> Finding:
     """An image's output must depend neither on the images beside it nor on how many they are."""
+    case = case.few(16)
     view = case.view
     draw, n = view.draw("select", 93), len(case.images)
     whole = view.compute.logits(draw, case.images)
@@ -129,9 +105,9 @@ def batch_mates(case: Case) -> Finding:
     for rows in (torch.arange(1), torch.arange(n // 2), torch.arange(n - 1, -1, -1)):
         rows = rows.to(case.images.device)
         part = view.compute.logits(draw, case.images[rows], rows)
-        worst = max(worst, _distance(whole[rows], part))
+        worst = max(worst, distance(whole[rows], part))
     figure = f"outputs move by {worst:.2g} when the batch changes"
-    if _distance(whole, again) > JITTER:
+    if distance(whole, again) > JITTER:
         return Finding("batch-mates", figure, "cannot tell", "outputs vary even where the batch does not")
     if worst > JITTER:
         advice = "the attack shapes the batch it is judged in: make each output a function of its own image"
@@ -141,6 +117,7 @@ def batch_mates(case: Case) -> Finding:
 
 def encoding(case: Case) -> Finding:
     """Images in [0, 1], RGB, must be what the model understands best among the usual encodings."""
+    case = case.few(32)
     view, n = case.view, len(case.images)
     shape = (1, -1, 1, 1)
     others = {"0 to 255": case.images * 255, "-1 to 1": case.images * 2 - 1}
@@ -155,17 +132,19 @@ def encoding(case: Case) -> Finding:
     own = right(case.images)
     best, better = max(((name, right(images)) for name, images in others.items()), key=lambda item: item[1].mean())
     figure = f"{100 * own.mean():.0f} % right on images in [0, 1], {100 * better.mean():.0f} % as {best}"
-    if falls(better, own):
-        return Finding("encoding", figure, "suspicious", f"the model expects {best}: convert inside the model")
-    chance = 1 / case.model.classes
-    if own.mean() <= chance + 2 * (chance * (1 - chance) / n) ** 0.5:
-        return Finding("encoding", figure, "cannot tell", "no better than chance on clean images")
-    return Finding("encoding", figure, "ok")
+    p = min(1.0, len(others) * chance(better, own))  # the best of several
+    advice = f"the model expects {best}: convert inside the model"
+    found = tested("encoding", figure, p, advice, float(better.mean() - own.mean()) > LEAST)
+    if found.verdict != "ok":
+        return found
+    guess = 1 / case.model.classes
+    if own.mean() <= guess + 2 * (guess * (1 - guess) / n) ** 0.5:
+        return Finding("encoding", figure, "cannot tell", "no better than chance on clean images", found.p)
+    return found
 
 
-def softmax(case: Case) -> Finding:
-    """Outputs must be logits: a softmax inside the model shrinks the gradients of a loss that applies its own."""
-    out = case.view.logits(case.images, None, "select", 95)
+def softmax(out: Tensor) -> Finding:
+    """Outputs (n, classes) must be logits: a softmax inside the model shrinks the gradients of a loss with its own."""
     sums = float((out.sum(1) - 1).abs().max())
     if float(out.min()) > -1e-5 and float(out.max()) < 1 + 1e-5 and sums < 1e-3:
         return Finding("softmax", "outputs are probabilities", "suspicious", "return what is before the softmax")
@@ -182,10 +161,9 @@ def optimises(case: Case) -> Finding:
     return Finding("optimises", "no gradient calls in a forward pass", "ok")
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    """The largest distance of two images' logits, each row scaled to unit length."""
-    a, b = (t.double() / t.double().norm(dim=1, keepdim=True).clamp_min(1e-12) for t in (one, other))
-    return float((a - b).norm(dim=1).max())
+def distance(one: Tensor, other: Tensor) -> float:
+    """The largest of `distances`; infinite where an answer is no number."""
+    return float(torch.nan_to_num(distances(one, other), nan=torch.inf).max())
 
 
 @contextlib.contextmanager

@@ -12,53 +12,69 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.recipes import PGD
-
 Verdict = Literal["ok", "suspicious", "cannot tell"]
 Right = NDArray[np.float64]
 
 LEAST = 0.05
 """A fall of accuracy below this is not called suspicious, however many images show it."""
+TAKES = 0.2
+"""Of what random points leave, an attack that follows gradients must take at least this share, in a wide ball."""
 
 
 class Finding(NamedTuple):
-    """One check: its name, the figure it is decided by, the verdict, and what to do about it."""
+    """One check: its name, the figure it is decided by, the verdict, and what to do about it.
+
+    `p` is the chance of a figure as extreme on an honest model; of an exact check there is none. A suspicion with a
+    `p` is settled only among all of a diagnosis (`bench.lab.examine.family`).
+    """
 
     check: str
     figure: str
     verdict: Verdict
     advice: str = ""
+    p: float | None = None
 
 
-def fall(before: Right, after: Right) -> tuple[float, float]:
-    """Mean paired fall from `before` to `after` and twice its standard error, both as shares."""
-    difference = np.asarray(before, np.float64) - np.asarray(after, np.float64)
-    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else 1.0
-    return float(difference.mean()), float(2 * error)
-
-
-def falls(before: Right, after: Right, least: float = LEAST) -> bool:
-    """Whether `after` is lower by more than `least` and by more than its paired error (two standard errors)."""
-    mean, error = fall(before, after)
-    return mean > max(least, error)
-
-
-def rises_too_rarely(rises: int, n: int, wanted: float = 0.9) -> bool:
-    """Whether `rises` of n is below `wanted` by more than chance (one-sided exact binomial test at 2.5 %)."""
+def chance(before: Right, after: Right) -> float:
+    """One-sided exact sign test over images: how likely so many of those that changed fell, were both alike."""
     from scipy.stats import binom
 
-    return bool(binom.cdf(rises, n, wanted) < 0.025)
+    gap = np.asarray(before, np.float64) - np.asarray(after, np.float64)
+    falls, changed = int((gap > 0).sum()), int((gap != 0).sum())
+    return float(binom.sf(falls - 1, changed, 0.5)) if changed else 1.0
+
+
+def too_rare(rises: int, n: int, wanted: float = 0.9) -> float:
+    """The chance of so few `rises` of n where each has a chance of `wanted` (exact binomial)."""
+    from scipy.stats import binom
+
+    return float(binom.cdf(rises, n, wanted))
 
 
 def percent(right: Right) -> str:
     return f"{100 * float(np.mean(right)):.1f} %"
 
 
+def tested(check: str, figure: str, p: float, advice: str, least: bool = True) -> Finding:
+    """Suspicious by a test, if the effect is also as large as what counts (`least`)."""
+    suspect = least and p < 0.05
+    return Finding(check, figure, "suspicious" if suspect else "ok", advice if suspect else "", p if least else 1.0)
+
+
 def compare(check: str, first: tuple[str, Right], second: tuple[str, Right], advice: str) -> Finding:
     """Suspicious if accuracy under the second attack is lower than under the first, which should be the stronger."""
     (name, before), (other, after) = first, second
     figure = f"{name} {percent(before)}, {other} {percent(after)}"
-    return Finding(check, figure, "suspicious", advice) if falls(before, after) else Finding(check, figure, "ok")
+    return tested(check, figure, chance(before, after), advice, float(np.mean(before) - np.mean(after)) > LEAST)
+
+
+def nothing_lower(white: Right, alpha: float) -> str:
+    """Why no attack can be shown to take more than the one that left `white` (n,), were it to take everything; ""
+    where one can."""
+    if float(np.mean(white)) <= LEAST:
+        return f"{percent(white)} is left: nothing to lower"
+    held = int((white > 0).sum())
+    return f"{held} images hold: too few to tell" if 0.5**held > alpha else ""
 
 
 def black_box(white: Right, black: Right, name: str = "square") -> Finding:
@@ -91,6 +107,31 @@ def random_noise(white: Right, noise: Right) -> Finding:
     return compare("random-noise", ("white-box", white), ("random points", noise), advice)
 
 
+def idle(right: Right, without: Right) -> float:
+    """The chance of an attack taking so little of what is right `without` it, did it take a fifth of that.
+
+    Shares of draws count as images: what lies in [0, 1] varies at most as much as 0 and 1 do.
+    """
+    there = float(np.sum(without))
+    taken = float(np.clip(np.asarray(without) - np.asarray(right), 0, 1).sum())
+    return too_rare(int(np.ceil(taken - 1e-9)), round(there), TAKES) if there else 1.0
+
+
+def no_better(check: str, words: str, right: Right, without: Right, wide: tuple[Right, Right] | None) -> Finding:
+    """The attack must take more than points of the ball that follow no gradient.
+
+    `right` and `without` (n,) are what it and they leave in the declared ball, and `wide` the same in a ball where
+    an honest model, robust or not, must fall: None where the declared one has shown enough.
+    """
+    figure = f"{words} {percent(without)}, the attack {percent(right)}"
+    if wide is None:
+        return Finding(check, figure, "ok")
+    figure += f"; in a wide ball {percent(wide[1])} and {percent(wide[0])}"
+    p = max(idle(right, without), idle(*wide))
+    advice = "the attack does next to nothing, so its number says nothing: the gradient is hidden, see `views`"
+    return tested(check, figure, p, advice)
+
+
 def converged(what: str, declared: Right, more: Right) -> Finding:
     """Carlini et al.: more steps, restarts or draws (`what`) must not keep lowering accuracy."""
     advice = f"the attack has not converged: report it with more {what}, and attack it with `strong` too"
@@ -109,48 +150,46 @@ def frozen_noise(frozen: Right, fresh: Right) -> Finding:
     return compare("frozen-noise", ("one frozen draw", frozen), ("fresh draws", fresh), advice)
 
 
+def self_transfer(known: Right, fresh: Right, moving: Right) -> Finding:
+    """What an attack on one draw leaves of that draw and of fresh ones, beside the attack on moving draws.
+
+    The protocol of RPF, RNA, CTRW and DWQ is the second number: a transfer from one draw to others.
+    """
+    figure = f"an attack on one frozen draw leaves {percent(known)} of it and {percent(fresh)} of fresh draws"
+    return Finding("frozen-draw", f"{figure}, on moving draws {percent(moving)}", "ok")
+
+
+def protocol(draw: str, declared: Right, moving: Right) -> Finding:
+    """An attack whose draws do not move must not leave more than the same attack on fresh draws."""
+    advice = f'the declared attack has draw = "{draw}", which misses the noise: report draw = "moving"'
+    return compare("frozen-draw", (f"draw {draw}", declared), ("moving draws", moving), advice)
+
+
+def reseeded(judged: Right, other: Right) -> Finding:
+    """Accuracy (draws,) on the judge's draws must be that on draws of another seed, which no model can know.
+
+    Draws, not images, are what is independent: the one-sided exact rank test over them (Mann & Whitney 1947).
+    """
+    from scipy.stats import mannwhitneyu
+
+    figure = f"the judge's draws {percent(judged)}, draws of another seed {percent(other)}"
+    alike = float(np.ptp([*judged, *other])) == 0
+    p = 1.0 if alike else float(mannwhitneyu(judged, other, alternative="greater").pvalue)
+    advice = "the model knows the judge's seeds, or draws from a generator that it was not given"
+    return tested("reseeded", figure, p, advice, float(np.mean(judged) - np.mean(other)) > LEAST)
+
+
 def silent_success(last: Right, path: Right) -> Finding:
     """Pintor et al. I3: the attack passed through an image that fools and returned one that does not."""
     advice = "set pick = 'best' (or early_stop for a deterministic model)"
     return compare("silent-success", ("last iterate", last), ("any iterate", path), advice)
 
 
-def incomplete(margins: NDArray[np.float64]) -> Finding:
-    """Pintor et al. I4: images that hold out, and whose loss still rises by a twentieth of its way in the last steps.
-
-    `margins` (steps, n) along the attack, above 0 where wrong. The last ten steps are looked at, and
-    of a shorter attack the last third, which is stricter with short attacks than the source.
-    """
-    held = margins[:, margins[-1] <= 0]
-    last = min(10, len(margins) // 3)
-    if last == 0 or held.shape[1] == 0:
-        return Finding("incomplete", "no image held out long enough to say", "ok")
-    best = np.maximum.accumulate(held, axis=0)
-    way = best[-1] - best[0]
-    rising = (best[-1] - best[-1 - last] > 0.05 * way) & (way > 0)
-    figure = f"the loss of {rising.sum()} of {len(rising)} images that held out still rose in the last {last} steps"
-    if rising.mean() > 0.5:
-        return Finding("incomplete", figure, "cannot tell", "use more steps: 'more-steps' says what they find")
-    return Finding("incomplete", figure, "ok")
-
-
 def large_eps(right: Right, classes: int, eps: float) -> Finding:
     """Athalye et al.; Pintor et al. I6: with no bound that matters, accuracy must fall to chance or below."""
-    figure, n, chance = f"{percent(right)} left at eps {eps:g}", len(right), 1 / classes
-    error = 2 * (chance * (1 - chance) / n) ** 0.5
-    if float(np.mean(right)) <= chance + max(error, LEAST):
-        return Finding("large-eps", figure, "ok")
+    figure, n, guess = f"{percent(right)} left at eps {eps:g}", len(right), 1 / classes
+    from scipy.stats import binom
+
+    p = float(binom.sf(int(np.floor(np.sum(right) + 1e-9)) - 1, n, guess + LEAST))
     advice = "no image should survive this: the gradients are masked, or the attack does not see the model it attacks"
-    return Finding("large-eps", figure, "suspicious", advice)
-
-
-def reach(attack: PGD) -> Finding:
-    """Whether the steps can carry an image from where the attack starts to any corner of the ball."""
-    way = float(attack.eps) * (2 if attack.random_start else 1)
-    length = attack.steps * float(attack.step)
-    figure = f"{attack.steps} steps of {attack.step} reach {length / float(attack.eps or 1):.2g} eps"
-    # 1e-9: exact fractions as floats
-    if length >= way - 1e-9:
-        return Finding("reach", figure, "ok")
-    advice = f"use at least {-(-way // float(attack.step)):.0f} steps of this size" if attack.step else "step is zero"
-    return Finding("reach", figure, "suspicious", advice)
+    return tested("large-eps", figure, p, advice)

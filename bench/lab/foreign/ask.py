@@ -141,9 +141,9 @@ class Asking:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        before = _generators()
+        before = global_states()
         yield
-        self.moved |= {name for name, state in _generators().items() if state != before[name]}
+        self.moved |= {name for name, state in global_states().items() if state != before[name]}
 
 
 def learn(model: Classifier, images: Tensor, where: str) -> None:
@@ -223,7 +223,7 @@ def distances(one: Tensor, other: Tensor) -> Tensor:
     return gap
 
 
-def _generators() -> dict[str, object]:
+def global_states() -> dict[str, object]:
     """The states of the global generators, by the library that they are of."""
     numpy = np.random.get_state(legacy=False)["state"]
     torches = [torch.get_rng_state().numpy().tobytes()]

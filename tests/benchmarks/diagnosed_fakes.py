@@ -1,0 +1,41 @@
+"""Which instrument names each false defence of `tests/fakes.py`: `python tests/benchmarks/diagnosed_fakes.py [IMAGES]`,
+with `tests` on PYTHONPATH. Around a small undefended network; a row of Markdown each, for docs/judging.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+
+import torch
+from fakes import FAKES
+from oracles import streams, test_images, trained
+
+from bench.lab.compute.passes import Compute
+from bench.lab.examine.diagnose import diagnose
+from bench.models.classifier import Plain
+
+
+def main(n: int = 32) -> None:
+    base = trained(False).net
+    images, labels = test_images(n)
+    print("| false defence | instruments that mark it, the first first | the first one's figure | seconds, all |")
+    print("| --- | --- | --- | ---: |")
+    for name, fake in FAKES.items():
+        torch.manual_seed(0)
+        start = time.perf_counter()
+        model = Plain(fake(copy.deepcopy(base)).eval(), 10)
+        try:
+            found = list(diagnose(model, images, labels, streams(), Compute(torch.device("cpu")), queries=100))
+        except Exception as error:
+            print(f"| {name} | ended with {type(error).__name__}: {error} | | |", flush=True)
+            continue
+        marks = [one for one in found if one.verdict == "suspicious"]
+        names = ", ".join(dict.fromkeys(one.check for one in marks)) or "none"
+        figure = marks[0].figure if marks else ""
+        print(f"| {name} | {names} | {figure} | {time.perf_counter() - start:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

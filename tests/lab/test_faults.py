@@ -119,10 +119,17 @@ class Held(nn.Module):
         self.register_buffer("mask", torch.ones(3, 8, 8))
 
     def set_rands(self) -> None:
-        self.mask = 1 + 0.5 * torch.randn(3, 8, 8)
+        self.mask = 1 + 0.1 * torch.randn(3, 8, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x * self.mask)
+
+
+class Forgetful(Held):
+    """A method that draws the weights anew is no redraw of noise."""
+
+    def set_rands(self) -> None:
+        self.net[3].weight.data = torch.randn_like(self.net[3].weight)
 
 
 def test_f4_noise_held_in_state_is_found_by_the_method_that_redraws_it() -> None:
@@ -132,7 +139,7 @@ def test_f4_noise_held_in_state_is_found_by_the_method_that_redraws_it() -> None
     found = noise.held(asked)
     assert found.verdict == "suspicious" and "set_rands()" in found.figure and "redraw" in found.advice
     assert torch.equal(asked.model.net.mask, before), "it was called on a copy"
-    assert noise.held(case(small_net())).verdict == "ok"
+    assert noise.held(case(small_net())).verdict == noise.held(case(Plain(Forgetful().eval(), 10))).verdict == "ok"
 
 
 class Elsewhere(nn.Module):

@@ -59,7 +59,7 @@ class Attacks:
         values = self.case.images[0].numel()
         reach = WIDE * (1 if self.base.norm == "Linf" else math.ceil(values**0.5 / 2))
         eps = max(factor * self.base.eps, reach)
-        return self.changed(eps=eps, step=eps / 4, steps=10, eot=1)
+        return self.changed(eps=eps, step=eps / 4, steps=10)
 
     def noise(self, attack: PGD) -> PGD:
         """Random points of an attack's ball, the best of a few."""

@@ -23,7 +23,7 @@ from bench.suite import keys
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```", re.M | re.S)
-SMALL = {"stop = 1000": "stop = 16", "n=1000": "n=16"}
+SMALL = {"stop = 1000": "stop = 12", "n=1000": "n=8", "suite.toml net ": "suite.toml net --images 8 --queries 20 "}
 
 
 class Block(NamedTuple):

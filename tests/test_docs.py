@@ -55,7 +55,10 @@ def test_contributing_shows_what_works(title: str, monkeypatch: pytest.MonkeyPat
             assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("page", ["own-model", "own-attack", "own-data", "ablations", "votes", "numbers", "exit-codes"])
+RUN = "own-model own-attack own-data ablations votes numbers exit-codes defences commands"
+
+
+@pytest.mark.parametrize("page", RUN.split())
 def test_every_block_of_a_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     perform(ROOT / "docs" / f"{page}.md", tmp_path, monkeypatch)
 

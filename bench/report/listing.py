@@ -9,12 +9,14 @@ from bench import UserError, nearest
 from bench.recipes import Clean, Mixture, NoiseOff, Over, Through
 from bench.run.session import open_suite
 from bench.store.tasks import Settings
+from bench.suite.shipped import folders
 
 
 def listing(what: str, path: Path, scale: str, root: Path) -> str:
     """The models or attacks of a suite, the kinds of defences, or the suites under root/suites, a line each."""
     if what == "suites":
-        found = sorted((root / "suites").glob("*.toml"))
+        places = [root / "suites", *folders()]
+        found = sorted(next((there for place in places if (there := list(place.glob("*.toml")))), []))
         return "\n".join(short(suite) for suite in found) or f"no suites in {root / 'suites'}"
     if what == "defences":
         return "\n".join(f"{kind:<18} {about}" for kind, about in defences())

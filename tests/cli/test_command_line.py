@@ -130,6 +130,8 @@ def test_help_lists_every_verb_and_loads_little(ran: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines()[1 : len(VERBS) + 1]] == [*VERBS]
     assert all(line in done.stdout for line in VERBS.values())
+    page = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    assert all(f"| `{verb}` | {line} |" in page for verb, line in VERBS.items())
 
 
 def test_every_verb_calls_one_idea_by_one_name() -> None:

@@ -63,7 +63,8 @@ def defence(root: Path = ROOT) -> str:
         f"Stochastic LWTA (Panousis et al. 2021) has {PUBLISHED} % in its authors' log, under AutoAttack `rand` at "
         "eps 8/255 on 10,000 images. Judged again on its authors' weights (`results/slwta`), AutoAttack's own score is "
         f"{_percent(own)} on {own['images']:,} images. 20 steps on the network without its noise leave "
-        f"{_percent(mean)}, and the attack that adapts {_percent(strong)}, on fresh draws of {strong['images']:,} images."
+        f"{_percent(mean)}, and the attack that adapts {_percent(strong)}, on fresh draws of "
+        f"{strong['images']:,} images."
     )
 
 

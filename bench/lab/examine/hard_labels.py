@@ -20,7 +20,7 @@ FARTHEST = 0.5  # how far along a direction an image that is wrong is looked for
 HALVINGS = 6
 
 
-def distilled(case: Case, pool: Tensor, eps: float) -> Classifier:
+def distilled(case: Case, pool: Tensor, eps: float, epochs: int = EPOCHS) -> Classifier:
     """A small network that says what the model says: of `pool` (m, c, h, w) in [0, 1], and of random corners near it
     (Papernot et al. 2017, arXiv 1602.02697, with random directions in place of its own).
     """
@@ -29,10 +29,10 @@ def distilled(case: Case, pool: Tensor, eps: float) -> Classifier:
     asked = torch.cat([pool, (pool + eps * signs).clamp(0, 1)])
     said = _answers(case, asked)
     net = _network(case.model.classes, pool.shape[1], dice).to(pool.device)
-    steps = EPOCHS * -(-len(asked) // BATCH)
+    steps = epochs * -(-len(asked) // BATCH)
     optimiser = torch.optim.Adam(net.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         order = torch.randperm(len(asked), generator=dice, device=dice.device)
         for rows in order.chunk(-(-len(order) // BATCH)):
             flip = torch.rand(len(rows), generator=dice, device=dice.device) < 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from oracles import compute, linear_problem, streams, test_images, trained
 from torch import Tensor, nn
 

@@ -1,5 +1,5 @@
-"""Which instrument names each false defence of `tests/fakes.py`: `python tests/benchmarks/diagnosed_fakes.py [IMAGES]`,
-with `tests` on PYTHONPATH. Around a small undefended network; a row of Markdown each, for docs/judging.md.
+"""Which instrument names each false defence of `tests/fakes.py`: `python tests/benchmarks/diagnosed_fakes.py [IMAGES
+[NAME ...]]`, with `tests` on PYTHONPATH. Around a small undefended network; a row of Markdown each, for docs/judging.md.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bench.lab.examine.diagnose import diagnose
 from bench.models.classifier import Plain
 
 
-def main(n: int = 32) -> None:
+def main(n: int = 32, *names: str) -> None:
     base = trained(False).net
     images, labels = test_images(n)
     print("| false defence | instruments that mark it, the first first | the first one's figure | seconds, all |")
     print("| --- | --- | --- | ---: |")
-    for name, fake in FAKES.items():
+    for name, fake in ((name, FAKES[name]) for name in names or FAKES):
         torch.manual_seed(0)
         start = time.perf_counter()
         model = Plain(fake(copy.deepcopy(base)).eval(), 10)
@@ -38,4 +38,4 @@ def main(n: int = 32) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:2]), *sys.argv[2:])

@@ -1,4 +1,4 @@
-"""How often a diagnosis marks an honest model: `python tests/benchmarks/honest_diagnoses.py [SEEDS] [IMAGES]`, with
+"""How often a diagnosis marks an honest model: `python tests/benchmarks/honest_diagnoses.py [SEEDS] [IMAGES] [FIRST]`, with
 `tests` on PYTHONPATH. Small networks, five kinds; each seed has images, noise and streams of its own.
 
 Not a test: an hour on one core. A line a diagnosis, then how many had a mark.
@@ -33,12 +33,12 @@ def models():
     }
 
 
-def main(seeds: int = 12, n: int = 32) -> None:
+def main(seeds: int = 12, n: int = 32, first: int = 0) -> None:
     crafted = surrogates.through
     # The shipped network's examples are the same for all kinds: made once for each seed.
     kept = functools.cache(lambda seed: crafted(*asked[seed]))
     marked = runs = 0
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         images, labels = test_images(n, n * seed)
         asked = {}
 

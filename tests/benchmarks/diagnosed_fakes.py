@@ -1,5 +1,6 @@
-"""Which instrument names each false defence of `tests/fakes.py`: `python tests/benchmarks/diagnosed_fakes.py [IMAGES
-[NAME ...]]`, with `tests` on PYTHONPATH. Around a small undefended network; a row of Markdown each, for docs/judging.md.
+"""Which instrument names each false defence of `tests/fakes.py`, around a small undefended network.
+
+`python tests/benchmarks/diagnosed_fakes.py [IMAGES [NAME ...]]`, with `tests` on PYTHONPATH: a row of Markdown each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How often a diagnosis marks an honest model: `python tests/benchmarks/honest_diagnoses.py [SEEDS] [IMAGES] [FIRST]`, with
-`tests` on PYTHONPATH. Small networks, five kinds; each seed has images, noise and streams of its own.
+"""How often a diagnosis marks an honest model: small networks of five kinds; each seed has its own images and streams.
 
-Not a test: an hour on one core. A line a diagnosis, then how many had a mark.
+`python tests/benchmarks/honest_diagnoses.py [SEEDS] [IMAGES] [FIRST]`, with `tests` on PYTHONPATH. Not a test: 12 seeds
+take an hour of one core. A line a diagnosis, then how many had a mark.
 """
 
 from __future__ import annotations

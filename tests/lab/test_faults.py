@@ -305,6 +305,35 @@ def test_noise_in_the_backward_pass_alone_is_told_by_repeating_it() -> None:
     assert gradients.repeats(case(small_net())).verdict == gradients.repeats(case(Shared())).verdict == "ok"
 
 
+def test_a_model_that_knows_when_it_is_attacked_is_seen() -> None:
+    class Watchful(nn.Module):
+        """Another network for whoever asks for a gradient, and one that its differences agree with there."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.decoy = small_net().net, small_net(seed=1).net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.decoy if x.requires_grad else self.net)(x)
+
+    asked = case(Plain(Watchful().eval(), 10))
+    assert noise.randomness(asked).verdict == "ok" and gradients.watched(asked).verdict == "suspicious"
+    assert gradients.watched(case(small_net())).verdict == gradients.watched(case(Shared())).verdict == "ok"
+
+
+def test_an_answer_that_goes_by_the_size_of_a_large_batch_is_seen() -> None:
+    class Crowded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small_net().net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x if len(x) < 32 else 0.8 * x)
+
+    assert outputs.batch_mates(case(Plain(Crowded().eval(), 10), 40)).verdict == "suspicious"
+    assert outputs.batch_mates(case(small_net(), 40)).verdict == "ok"
+
+
 def test_a_model_that_remembers_its_queries_is_told_by_copies() -> None:
     asked = case(Plain(Remembering(small_net().net).eval(), 10))
     assert noise.randomness(asked).verdict == "ok" and memory.copied(asked, BALL).verdict == "suspicious"

@@ -74,7 +74,7 @@ def _all(
     ball = Ball(float(declared.eps), "L2" if declared.norm == "L2" else "Linf")
     if random.verdict == "ok":
         yield memory.copied(case, ball)
-    yield outputs.batch_mates(case)
+    yield outputs.batch_mates(case, first)
     yield outputs.encoding(case)
     yield outputs.softmax(first)
     original = case
@@ -83,6 +83,7 @@ def _all(
     if slope is None:
         case = replace(case, model=Anchored(case.model))
         slope = torch.zeros_like(case.images)
+    yield slopes.watched(case)
     yield slopes.repeats(case)
     yield slopes.saturation(case, slope)
     yield slopes.differences(case)

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.lab.attacks import losses
 from bench.lab.attacks.ball import Ball
 from bench.lab.compute.passes import Disconnected, Loss
-from bench.lab.examine.outputs import Case
+from bench.lab.examine.outputs import JITTER, Case, distance
 from bench.lab.examine.rules import Finding, tested, too_rare
 
 FEW = 24  # images of the checks that take many passes
@@ -64,6 +64,19 @@ def repeats(case: Case) -> Finding:
     if apart > 0.05:
         return Finding("backward-noise", figure, "suspicious", "noise in the backward pass alone: " + OTHERWISE)
     return Finding("backward-noise", figure, "ok")
+
+
+def watched(case: Case) -> Finding:
+    """A pass whose gradient is asked for must answer as one whose is not: attacks see the first, judges the second."""
+    few = case.few(8)
+    rows, draw = torch.arange(len(few.images), device=few.images.device), few.view.draw("select", 99)
+    seen = few.compute.gradient(draw, few.images, few.labels, losses.margin, rows)[2]
+    apart = distance(seen, few.compute.logits(draw, few.images, rows))
+    figure = f"answers with and without a gradient are {apart:.2g} apart"
+    if apart > JITTER:
+        advice = "it knows when it is attacked, by requires_grad or the gradient mode: attack what the judge sees"
+        return Finding("watched", figure, "suspicious", advice)
+    return Finding("watched", figure, "ok")
 
 
 def differences(case: Case) -> Finding:

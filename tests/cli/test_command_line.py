@@ -42,6 +42,7 @@ label = "My net"
 kind = "pgd"
 steps = 2
 [tables.t]
+title = "8/255 ± nothing"
 rows = ["net"]
 columns = ["clean", "pgd"]
 [[claims]]

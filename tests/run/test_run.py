@@ -67,7 +67,7 @@ def records(root: Path) -> list[Path]:
 
 def test_a_run_leaves_numbers_and_what_made_them(whole: Path):
     text = (whole / "results" / "small" / "tables.md").read_text()
-    assert re.search(r"\d\d?\.\d\d ± \d", text)
+    assert re.search(r"\d\d?\.\d\d \[\d", text)
     cells = json.loads((whole / "results" / "small" / "tables.json").read_text())["cells"]
     assert len(cells) == 6
     assert all(0 <= cell["low"] <= cell["value"] <= cell["high"] <= 1 and cell["images"] == 60 for cell in cells)

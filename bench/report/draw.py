@@ -44,13 +44,18 @@ class Drawn(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A figure as written: `files` are NAME.svg, .png, .pdf and -column.pdf, none if there is nothing to show yet."""
+    """A figure as written: `files` are NAME.svg, .png, .pdf, -column.svg and .pdf; none if there is nothing to show."""
 
     name: str
     title: str
     about: str
     missing: tuple[str, ...]
     files: tuple[str, ...]
+
+    @property
+    def column(self) -> str:
+        """The SVG as wide as a column, "" if there is none."""
+        return next((name for name in self.files if name.endswith("-column.svg")), "")
 
 
 def figures(suite: Suite, lookup: Lookup, curves: Curves, pictures: Pictures) -> list[Drawn]:
@@ -102,9 +107,10 @@ def names(one: Drawn) -> tuple[str, ...]:
     """The names of a figure's files."""
     if one.make is None:
         return ()
+    forms = ("svg", "png", "pdf")
     return (
-        *(f"{one.name}.{form}" for form in ("svg", "png", "pdf")),
-        *([f"{one.name}-column.pdf"] if one.narrow else []),
+        *(f"{one.name}.{form}" for form in forms),
+        *(f"{one.name}-column.{form}" for form in ("svg", "pdf") if one.narrow),
     )
 
 
@@ -112,7 +118,7 @@ def written(one: Drawn) -> dict[str, bytes]:
     """A figure's files by name."""
     if one.make is None:
         return {}
-    narrow = [pdf(one.narrow)] if one.narrow else []
+    narrow = [svg(one.narrow), pdf(one.narrow)] if one.narrow else []
     return dict(zip(names(one), [*files(one.make), pdf(one.make), *narrow], strict=True))
 
 
@@ -140,15 +146,22 @@ def files(make: Callable[[], Figure]) -> tuple[bytes, bytes]:
     """The SVG and PNG bytes of the figure that `make()` returns, without dates or versions in them."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    png = io.BytesIO()
+    with matplotlib.rc_context(fname=STYLE):
+        FigureCanvasAgg(make()).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    return svg(make), png.getvalue()
+
+
+def svg(make: Callable[[], Figure]) -> bytes:
+    """The SVG of the figure that `make()` returns, its words as text, without a date in it."""
+    import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    sink = io.BytesIO()
     with matplotlib.rc_context(fname=STYLE):
-        figure = make()
-        svg, png = io.BytesIO(), io.BytesIO()
-        # the PNG first: print_svg leaves the figure at 72 dots an inch
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-    return svg.getvalue(), png.getvalue()
+        FigureCanvasSVG(make()).print_svg(sink, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+    return sink.getvalue()
 
 
 def pdf(make: Callable[[], Figure]) -> bytes:

@@ -91,7 +91,7 @@ def page(
         "board_source": leaderboard().source,
         "board_words": [said.replace("**", "") for model in ours(suite, lookup) for said in words(model)],
         "views": views,
-        "figures": [one._asdict() | {"shape": shape(suite, one.name)} for one in shown],
+        "figures": [one._asdict() | {"shape": shape(suite, one.name), "column": one.column} for one in shown],
         "claims": [(one, sentence(one), " ".join(one.claim.holds.split())) for one in verdicts],
         "findings": findings or {},
         "command": command(suite),
@@ -112,7 +112,7 @@ def templates(there: Callable[[str], str]) -> Environment:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {
-        "letter": letter, "papers": papers, "difference": difference, "value_of": value_of, "whisker": whisker,
+        "letter": letter, "papers": papers, "difference": difference, "value_of": value_of, "bar": bar,
         "gap": protocols_text.difference, "about_mark": protocols_text.about, "interval": interval, "there": there,
         "dumbbell": lambda row: dumbbell(row, there), "few": protocols_text.few,
     }  # fmt: skip
@@ -168,9 +168,14 @@ def value_of(cell: CellView) -> Markup:
         return Markup('<a href="{}" aria-label="missing: {}">\N{EM DASH}</a>').format(
             link(cell.cell.outcomes.key), cell.number.reason
         )
-    return Markup('<a href="{}">{:.2f}</a><span class="range"> {}</span>{}').format(
-        link(cell.cell.outcomes.key), 100 * cell.number.value, interval(cell.number), whisker(cell.number)
+    return Markup('<a href="{}">{:.2f}</a><span class="range"> {}</span>').format(
+        link(cell.cell.outcomes.key), 100 * cell.number.value, interval(cell.number)
     )
+
+
+def bar(cell: CellView) -> Markup:
+    """The whisker of a table's number."""
+    return whisker(cell.number) if isinstance(cell.number, Number) else Markup("")
 
 
 def whisker(number: Number) -> Markup:

@@ -155,15 +155,17 @@ def _heat(drawing: Drawing, narrow: bool) -> Figure:
                 at = i, targets.index(line.name)
                 table[at], ends[at] = 100 * line.y[0], f"[{100 * line.low[0]:.0f}, {100 * line.high[0]:.0f}]"
     width = COLUMN if narrow else PAGE
-    figure = Figure(figsize=(width, 1.1 + 0.5 * len(sources)))
+    figure = Figure(figsize=(width, (1.6 if narrow else 1.1) + 0.5 * len(sources)))
     axis = figure.add_subplot()
     low, high = (np.nanmin(table), np.nanmax(table)) if ends else (0.0, 100.0)
     high = max(high, low + LEAST)
     image = axis.imshow(table, vmin=low, vmax=high, aspect="auto")
     axis.grid(False)
-    room = 10 if narrow else 16
-    axis.set_xticks(range(len(targets)), [_wrapped(name, room) for name in targets])
-    axis.set_yticks(range(len(sources)), [_wrapped(name, room) for name in sources])
+    axis.set_xticks(range(len(targets)), [_wrapped(name, 16) for name in targets])
+    if narrow:
+        for tick in axis.get_xticklabels():
+            tick.set(rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(sources)), [_wrapped(name, 10 if narrow else 16) for name in sources])
     axis.set_xlabel("target")
     axis.set_ylabel("attack crafted on")
     for (i, j), value in np.ndenumerate(table):
@@ -191,4 +193,4 @@ def _panels(panels: Sequence[Panel], narrow: bool, share: bool) -> tuple[Figure,
 
 
 def _wrapped(name: str, room: int) -> str:
-    return "\n".join(textwrap.wrap(name, room)) or name
+    return "\n".join(textwrap.wrap(name, room, break_long_words=False)) or name

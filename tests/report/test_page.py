@@ -55,7 +55,8 @@ def votes(suite):
 @pytest.fixture(scope="module")
 def made(suite, votes):
     """The page's files, as the run makes them."""
-    shown = [Shown("figure4", "Figure 4", "Accuracy falls from 80 % to 20 %.", (), ("figure4.svg", "figure4.png"))]
+    files = ("figure4.svg", "figure4.png", "figure4.pdf", "figure4-column.svg", "figure4-column.pdf")
+    shown = [Shown("figure4", "Figure 4", "Accuracy falls from 80 % to 20 %.", (), files)]
     shown.append(Shown("figure5", "Figure 5", "No data yet.", ("CNI",), ()))
     views = tables(suite, votes.get, about)
     return page(
@@ -68,7 +69,8 @@ def folder(made, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     publish(folder, made)
     (folder / "figures").mkdir()
-    (folder / "figures" / "figure4.svg").write_bytes(SVG)
+    for name in ("figure4.svg", "figure4-column.svg", "figure4.pdf", "figure4-column.pdf"):
+        (folder / "figures" / name).write_bytes(SVG)
     Image.new("RGB", (4, 3)).save(folder / "figures" / "figure4.png")
     return folder
 
@@ -322,6 +324,17 @@ def test_no_width_scrolls_sideways_and_nothing_complains(browser, folder, suite,
         "return Math.min(...[...document.querySelectorAll('button, select')].map((e) => e.offsetHeight))"
     )
     assert smallest >= 30
+
+
+@needs_browser
+def test_a_phone_gets_the_figure_of_a_column(browser, folder):
+    for width, name in ((390, "figure4-column.svg"), (1280, "figure4.svg")):
+        browser.look(width, 800)
+        browser.open(folder / "index.html")
+        assert browser.run("return document.querySelector('#figures img').currentSrc").endswith(f"/{name}")
+    assert browser.run("return [...document.querySelectorAll('figcaption a')].map((e) => e.textContent)") == [
+        "PDF", "PDF of a column",
+    ]  # fmt: skip
 
 
 @needs_browser

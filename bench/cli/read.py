@@ -167,7 +167,7 @@ def published(
     found = claimed.read(claimed.folder(root.resolve()))
     answer = of_published(found, markdown(found))
     if suites:
-        answer = board_of.board([recorded(suite, scale, None, root) for suite in suites], form or "md")
+        answer = board_of.board([recorded(suite, scale, None, root) for suite in suites], form or form_of(output))
     if output is None:
         say(answer, form)
     else:

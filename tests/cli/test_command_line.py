@@ -282,3 +282,10 @@ def test_footnotes_name_the_libraries_that_had_a_part(ran: Path) -> None:
 def test_an_answer_without_rows_is_said_in_every_format() -> None:
     for form in FORMS:
         assert isinstance(written(Answer([]), form), str)
+
+
+def test_the_board_of_suites_needs_records_and_an_output_of_a_kind(type_: Any, tmp_path: Path) -> None:
+    done = type_("published", "s.toml")
+    assert done.code == codes.MISTAKE and "no randomised model is recorded" in done.err, done.err
+    whole = type_("published", "--output", str(tmp_path / "claims.csv"))
+    assert whole.code == 0 and (tmp_path / "claims.csv").read_text().startswith("defence,")

@@ -20,6 +20,8 @@ from bench.report.protocols_text import finding, latex, markdown
 from bench.report.published import folder as claims_folder
 from bench.report.published import read
 from bench.report.tables import tables
+from bench.run.session import open_suite
+from bench.store.tasks import Settings
 from bench.suite.reader import load
 from bench.votes.numbers import fold
 from bench.votes.paired import difference
@@ -222,6 +224,11 @@ def test_a_board_goes_between_the_marks_of_a_page_and_prose_is_never_lost(tmp_pa
     assert (tmp_path / "board.html").read_text() == "<html>\n"
 
 
-def test_the_documented_command_finds_its_marks():
+def test_the_board_of_the_documentation_is_of_the_records():
     text = (SUITES.parent / "docs" / "randomised.md").read_text("utf-8")
     assert text.count(board_of.START) == text.count(board_of.END) == 1
+    shown = text.partition(board_of.START)[2].partition(board_of.END)[0].strip()
+    if shown:  # nothing stands there that was not recorded
+        here = Settings(SUITES.parent, device="cpu")
+        both = [open_suite(SUITES / f"{name}.toml", "auto", None, here) for name in ("slwta", "randomised")]
+        assert shown == written(board_of.board(both, "md"), "md").strip()

@@ -18,6 +18,7 @@ from bench.lab.attacks.strong.race import Raced, worse
 from bench.lab.attacks.strong.search import Search
 from bench.lab.attacks.view import View
 from bench.lab.craft import craft as checked
+from bench.models.adapters.randomised import GlobalRandom
 from bench.models.classifier import Classifier, Plain, Realisation
 from bench.recipes import PGD, Square, Strong
 
@@ -64,14 +65,35 @@ def left(model: Classifier, images: Tensor, labels: Tensor) -> int:
 
 @pytest.mark.parametrize(("foe", "classes"), [(Decoys, 20), (Level, 10), (Partly, 10)])
 def test_nothing_plainer_finds_more(foe: Callable[[nn.Module], nn.Module], classes: int) -> None:
-    plain, images = small_net(seed=2), (noise_images(60, seed=7) * 255).round() / 255
+    plain, images = small_net(seed=2), (noise_images(30, seed=7) * 255).round() / 255
     model = Plain(foe(plain), classes).eval()
     labels = model(images).argmax(1)
     attack = Strong(eps=EPS)
     ours = left(model, craft(attack, model, images, labels, streams(), compute()).images, labels)
     others = [PGD(eps=EPS, step=EPS / 4, steps=20), PGD(eps=EPS, step=EPS / 10, steps=100), Square(eps=EPS)]
     theirs = [left(model, checked(one, model, images, labels, streams(), compute()).images, labels) for one in others]
-    assert ours <= min(theirs) < 60, (ours, theirs)
+    assert ours <= min(theirs) < 30, (ours, theirs)
+
+
+class NoisyDecoys(Over):
+    """The same with waves drawn anew at each pass: in no draw does a margin to a near class lead anywhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = 20 * self.net(images)
+        height = 0.04 * torch.sin((images.flatten(1) - 0.5) @ torch.randn(images[0].numel(), 10) / 14)
+        return torch.cat([logits, logits.amax(1, keepdim=True) - 0.05 + height], 1)
+
+
+def test_pgd_over_draws_finds_no_more_behind_decoys() -> None:
+    plain, images = small_net(seed=2), noise_images(16, seed=7)
+    model = GlobalRandom(NoisyDecoys(plain), 20).eval()
+    labels = plain(images).argmax(1)
+    view = View(model, images.shape, streams(), compute())
+    eot = PGD(eps=EPS, step=EPS / 4, steps=15, eot=20)
+    found = (craft(Strong(eps=EPS), model, images, labels, streams(), compute()).images,
+             checked(eot, model, images, labels, streams(), compute()).images)  # fmt: skip
+    ours, theirs = (view.right(made, labels, 8).mean() for made in found)
+    assert ours <= theirs + 0.01 and theirs < 0.8, (ours, theirs)
 
 
 def test_a_path_leaves_what_is_flat_and_no_other_slope_changes() -> None:

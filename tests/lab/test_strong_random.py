@@ -108,6 +108,11 @@ def test_the_judges_draws_choose_nothing_and_the_budget_holds() -> None:
     Raced(search).hunt()
     assert Witness.asked and "score" not in Witness.asked
     assert float(search.spent.max()) <= 90
+    for gradients in range(20, 80, 7):
+        view = View(model, images.shape, streams(), compute())
+        short = Search(Strong(eps=Fraction(1, 100), gradients=gradients, tolerance=0.0), view, images, labels)
+        Raced(short).hunt()
+        assert float(short.spent.max()) <= gradients
 
 
 def test_racing_leaves_as_little_as_all_draws_for_all() -> None:

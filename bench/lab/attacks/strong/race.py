@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.lab.attacks.strong.ascent import Ascent, Slope, moving
-from bench.lab.attacks.strong.objectives import Objective, margin, probability_margin
+from bench.lab.attacks.strong.objectives import Objective, cross_entropy, margin, probability_margin
 from bench.lab.attacks.strong.search import Search
 from bench.lab.attacks.strong.selection import LOSES, Selection, anytime
 from bench.lab.attacks.strong.ways import Aimed, Way, sets, slope, ways
@@ -65,12 +65,16 @@ class Raced:
         for chance, way in sets(self.search.view):
             yield Turn(way.name, way, objective=margin, chance=chance)
         for way in self.ways:
-            yield Turn(way.name, way, start="random" if way.name == "mean loss" else "image")
+            if way.name == "mean loss":  # as EOTPGD does: all classes pull, also where a few come near and never win
+                yield Turn(way.name, way, objective=cross_entropy, start="random")
+            else:
+                yield Turn(way.name, way)
         draws = 2 * DRAWS
         while True:
             for way in self.best_ways():
                 more = way if way.draws == 1 else way._replace(draws=min(draws, MOST))
-                yield Turn(f"{way.name}, onward", more, first=FINE, start="best")
+                objective = cross_entropy if way.name == "mean loss" else probability_margin
+                yield Turn(f"{way.name}, onward", more, objective=objective, first=FINE, start="best")
                 yield Turn(f"{way.name}, margin", more, objective=margin)
                 for rank in range(min(TARGETS, self.search.view.source.classes - 2)):
                     yield Turn(f"{way.name}, class {rank + 1}", more, objective=margin, rank=rank)

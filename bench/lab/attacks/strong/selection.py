@@ -55,7 +55,7 @@ class Selection:
         """Race images (m, c, h, w) against the best at their rows (m,); their errors (m,) on the first block of draws.
 
         A candidate leaves, beaten or ahead, as soon as an anytime test on the draws that differ says so, and where
-        no draw differs; those left are compared when the draws end.
+        no draw differs; those left are compared when the draws, or what they can pay, end.
         """
         wrong = torch.zeros(len(rows), self.wrong.shape[1], dtype=torch.bool, device=here.device)
         margin = torch.zeros(len(rows), self.wrong.shape[1], device=here.device)
@@ -72,6 +72,8 @@ class Selection:
             lost = (~wrong[open_] & self.wrong[rows[open_]] & self._until(looks[open_])).sum(1)
             if self.racing:
                 open_ = open_[(won + lost > 0) & (anytime(won, lost) < 1 / LOSES) & (anytime(lost, won) < 1 / LOSES)]
+            # What the next look may cost: a block for the candidate, and one for the best image if it knows no more.
+            open_ = open_[self.search.spent[rows[open_]] + 2 * self.price <= self.search.limit]
             if not len(open_):
                 break
         shown = self._until(looks)

@@ -121,7 +121,7 @@ class AutoAttack:
 
     def _fitted(self, images: Tensor) -> None:
         """Learn how many classes there are, and take that many targets."""
-        from bench.api.model import logits_of
+        from bench.api.asking import logits_of
         from bench.lab.attacks.peers.autoattack import fit
 
         self.classes = int(logits_of(self.inner.model, images[:2].to(self.device), 0).shape[1])

@@ -39,3 +39,14 @@ class Kept(Small):
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) + self.noise
+
+
+class Dropped(Small):
+    """Two classes of grey images, by dropout that stays on."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.pool(torch.relu(self.conv(images))).flatten(1)
+        return self.head(nn.functional.dropout(hidden, 0.4, training=True))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -39,4 +43,40 @@ def folder(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], nam
         place = path / names[label]
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.squeeze()).save(place / f"{i:04d}.png", compress_level=0)
+    return path
+
+
+def python2_cifar100(images: NDArray[np.uint8], fine: list[int], coarse: list[int], split: str) -> bytes:
+    """A file of CIFAR-100 as Python 2 pickled it (protocol 2): its keys, their order, and plain strings for bytes."""
+    raw, n = images.transpose(0, 3, 1, 2).tobytes(), len(images)
+
+    def text(words: str) -> bytes:
+        return b"U" + bytes([len(words)]) + words.encode()
+
+    def listed(items: list[bytes]) -> bytes:
+        parts = [b"(" + b"".join(items[i : i + 1000]) + b"e" for i in range(0, len(items), 1000)]
+        return b"]" + b"".join(parts)
+
+    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
+    array += (
+        b"M" + struct.pack("<H", n) + b"M\x00\x0c\x86" + dtype + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
+    )
+    names = listed([text(f"thing_s_{i:06d}.png") for i in range(n)])
+    labels = [listed([b"K" + bytes([label]) for label in some]) for some in (fine, coarse)]
+    pairs = [
+        text("filenames") + names, text("batch_label") + text(f"{split}ing batch 1 of 1"),
+        text("fine_labels") + labels[0], text("coarse_labels") + labels[1], text("data") + array,
+    ]  # fmt: skip
+    return b"\x80\x02}(" + b"".join(pairs) + b"u."
+
+
+def cifar100_archive(path: Path, files: dict[str, bytes], classes: tuple[str, ...]) -> Path:
+    """cifar-100-python.tar.gz: the folder with train, test, meta and the file that its authors forgot in it."""
+    meta = pickle.dumps({"fine_label_names": list(classes), "coarse_label_names": ["all"]}, protocol=2)
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, content in ({"meta": meta, "file.txt~": b""} | files).items():
+            about = tarfile.TarInfo(f"cifar-100-python/{name}")
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
     return path

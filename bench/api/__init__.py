@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bench.api.call import evaluate
+from bench.api.compared import compare
+from bench.api.diagnosis import diagnose
 from bench.api.numbers import Number, Numbers
-from bench.api.parts import attack, certify, compare, diagnose, judge
+from bench.api.parts import attack, certify, judge
 from bench.api.report import Report
 from bench.api.sets import dataset, results
 

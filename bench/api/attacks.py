@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from bench import UserError, nearest
-from bench.recipes import PGD, Clean, Crafting, Peer, Square, Strong
+from bench.recipes import PGD, Clean, Crafting, Peer, Square, Strong, Worst
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: dict[str, Norm] = {"linf": "Linf", "l-inf": "Linf", "inf": "Linf", "l2": "L2", "l1": "L1"}
@@ -40,8 +41,10 @@ def eps_of(eps: Any) -> Fraction:
         eps = eps.item()  # a number of NumPy's or torch's
     if isinstance(eps, bool) or not isinstance(eps, int | float | str | Fraction):
         raise UserError("eps", f"{eps!r} is no number", 'write 8/255, "8/255" or a list of such')
+    if isinstance(eps, float) and not math.isfinite(eps):
+        raise UserError("eps", f"{eps} is no distance", 'write 8/255, "8/255" or a list of such')
     if isinstance(eps, float):
-        near = Fraction(round(eps * 255 * 16), 255 * 16) if eps == eps and abs(eps) < 1e6 else Fraction(0)
+        near = Fraction(round(eps * 255 * 16), 255 * 16) if abs(eps) < 1e6 else Fraction(0)
         exact = near if abs(float(near) - eps) <= SLACK * max(1, abs(eps)) else None
         eps = exact if exact is not None else repr(eps)
     try:
@@ -62,7 +65,7 @@ def recipes_of(
     "standard" is "strong" and "pgd20".
     """
     draws = (EOT if stochastic else 1) if eot == "auto" else eot
-    several: Iterable[Any] = [attacks] if isinstance(attacks, str) or not isinstance(attacks, Sequence) else attacks
+    several = listed(attacks)
     found: dict[str, Crafting] = {}
     for one in several:
         try:
@@ -76,6 +79,21 @@ def recipes_of(
                 label, k = f"{name} ({k})", k + 1
             found[label] = recipe
     return found
+
+
+def listed(attacks: Any) -> list[Any]:
+    """One attack or several as a list; a set in the order of its names."""
+    if isinstance(attacks, set | frozenset):
+        return sorted(attacks, key=str)
+    alone = isinstance(attacks, str | bytes | Mapping) or hasattr(attacks, "key") or callable(attacks)
+    return [attacks] if alone or not isinstance(attacks, Iterable) else list(attacks)
+
+
+def reach(attack: Crafting) -> Fraction | None:
+    """The eps of an attack, the largest of several; None where it has none."""
+    if isinstance(attack, Worst):
+        return max((far for one in attack.attacks if (far := reach(one)) is not None), default=None)
+    return getattr(attack, "eps", None)
 
 
 def _named(one: Any, eps: Fraction, norm: Norm, stochastic: bool, draws: int) -> Iterable[tuple[str, Crafting]]:
@@ -157,16 +175,15 @@ def importable(attack: Callable[..., Any]) -> str:
 
     Recipes name attacks; a function in memory gets a module of its own, named by its source and by what it holds.
     """
+    from bench.lab.foreign.held import of_function
+
     try:
         text = inspect.getsource(attack if inspect.isroutine(attack) or inspect.isclass(attack) else type(attack))
     except (OSError, TypeError):
         text = f"{attack!r} {id(attack)}"
-    held = [repr(cell.cell_contents) for cell in getattr(attack, "__closure__", None) or ()]
-    held += [
-        repr(getattr(attack, "__defaults__", None)),
-        repr(sorted(getattr(attack, "__dict__", {}).items(), key=str)),
-    ]
-    name = f"bench_attack_{hashlib.sha256(repr((text, held)).encode()).hexdigest()[:16]}"
+    told = repr((text, sorted(of_function(attack).items())))
+    called = re.sub(r"\W", "", getattr(attack, "__name__", type(attack).__name__)) or "attack"
+    name = f"{called}_{hashlib.sha256(told.encode()).hexdigest()[:16]}"
     module = types.ModuleType(name)
     module.Attack = lambda *given: attack(*given)  # type: ignore[attr-defined]
     module.__file__ = None

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import UserError
 from bench.api import words
-from bench.api.attacks import Norm, eps_of, norm_of, recipes_of
-from bench.api.data import eps_rows, given, read
-from bench.api.lent import lent, module_of
-from bench.api.model import ASK, Asked, asked
+from bench.api.attacks import Norm, eps_of, listed, norm_of, reach, recipes_of
+from bench.api.checked import auto, precision_of, seed_of
+from bench.api.data import eps_rows
+from bench.api.hand import Hand, lend
+from bench.api.model import Asked
 from bench.api.outcome import FROZEN, Asking, named, report_of
 from bench.api.report import Report
-from bench.api.run import Bench, Place
-from bench.recipes import PGD, Clean, Crafting, Data, Fetched
-from bench.store.tasks import Settings
+from bench.api.run import Bench
+from bench.recipes import PGD, Clean, Crafting, Data
 from bench.suite.cells import Suite
 from bench.suite.schema import Column, Entry, Header, Protocol, Row, Scale, Table
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.lab.images.load import Images
-
+MOST = 65_535  # draws that a count holds
 DRAWS = 32
 """Fresh draws an image that judge a randomised model, where nothing else is said."""
 
@@ -75,82 +73,48 @@ def evaluate(
     precision: of crafting and judging; "auto" is bfloat16 where that is faster and answers alike.
     classes: checked against the model's logits. frozen: whether a randomised model is also attacked at one held draw.
     build: "file.py:function" that makes the model, if `report.suite()` cannot find out by itself.
-    out: a folder for records and report: the same call goes on after an interruption, and `bench audit` checks it.
-    Without it nothing is left. data_root: where named data sets lie. progress: a bar; None: on a terminal.
+    out: a folder for records and report: the same call goes on after an interruption, and ``bench verify
+    FOLDER/suite.toml --root FOLDER`` audits it. Without it nothing is left. data_root: where named data sets lie.
+    progress: a bar; None: on a terminal.
 
     UserError, with what is wrong and how to mend it, for whatever does not fit. Ctrl-C: what is finished is kept, and
     reported if at least the clean images were judged.
     """
-    from bench.lab.compute.passes import pick_device
-
-    kind = norm_of(norm)
-    count = len(eps) if hasattr(eps, "shape") and getattr(eps, "ndim", 0) == 1 else None
-    found, target = given(data, count or n, seed=seed, ordered=count is not None), pick_device(device)
-    size = 512 if batch == "auto" else _whole("batch", batch)
-    place = Place(out)
-    root = None if data_root is None else Path(data_root)
-    settings = Settings(root=place.root, data_root=root, device=device, microbatch=size)
-    with closing(place), lent(module_of(model), target) as learning:
-        data_, images = read(found.data, found.images, settings)
-        who = _ask(model, images, target, draws=draws, redraw=redraw, classes=classes, build=build)
-        if images.labels.max() >= _classes(who, images):
-            what = f"labels reach {images.labels.max()}, and the model has {_classes(who, images)} classes"
-            raise UserError("data", what, "labels count from 0; give the data of this model's classes")
-        if not data_.names or data_.names == tuple(map(str, range(len(data_.names)))):
-            images = images._replace(classes=tuple(map(str, range(_classes(who, images)))))
-            data_ = data_.model_copy(update={"classes": images.classes}) if data_.own else data_
-        asking = _asking(attacks, eps, kind, who, data_, eot=eot, draws=draws, frozen=frozen)
-        suite = suite_of(who, data_, asking, Protocol(seed=seed, precision=precision))
-        held = {who.model.weights.key: who.classifier} if who.classifier is not None else {}
-        bench = Bench(suite, place, settings, {data_.source: images}, held)
-        stopped = _made(bench, suite, progress)
-        notes = (*who.notes, *(("it was in training mode: judged in eval mode",) if learning else ()), *stopped)
-        report = report_of(bench, who, suite, asking, notes, images=images if found.images is not None else None)
+    kind, protocol = norm_of(norm), Protocol(seed=seed_of(seed), precision=precision_of(precision))
+    judged, slopes, count = auto("draws", draws, MOST), auto("eot", eot), None
+    if hasattr(eps, "shape") and getattr(eps, "ndim", 0) == 1:
+        count = len(eps)
+    with lend(
+        model, data, count or n, seed=seed, ordered=count is not None, device=device, batch=batch, out=out,
+        data_root=data_root, redraw=redraw, draws=judged, classes=classes, build=build,
+    ) as hand:  # fmt: skip
+        asking = _asking(attacks, eps, kind, hand, eot=slopes, draws=judged, frozen=frozen)
+        suite = suite_of(hand.who, hand.data, asking, protocol)
+        bench = hand.bench(suite)
+        notes = (*hand.notes, *_made(bench, suite, progress))
+        report = report_of(bench, hand, suite, asking, notes)
         if out is not None:
             report.save(out)
     return report
 
 
-def _ask(model: Any, images: Images, device: Any, **asked_: Any) -> Asked:
-    from bench.lab.images.load import as_tensor
-
-    return asked(model, as_tensor(images.images[:ASK]).to(device), **asked_)
-
-
-def _classes(who: Asked, images: Images) -> int:
-    weights = who.model.weights
-    if who.classifier is not None:
-        return who.classifier.classes
-    return weights.classes if isinstance(weights, Fetched) else weights.network.classes
-
-
-def _asking(
-    attacks: Any,
-    eps: Any,
-    norm: Norm,
-    who: Asked,
-    data: Data,
-    *,
-    eot: Any,
-    draws: Any,
-    frozen: bool,
-) -> Asking:
+def _asking(attacks: Any, eps: Any, norm: Norm, hand: Hand, *, eot: Any, draws: Any, frozen: bool) -> Asking:
     """The attacks by the names that they have in the report, each with the images that it is for (None: all)."""
-    stochastic, total = who.model.stochastic, data.whole
+    stochastic = hand.who.model.stochastic
     made: dict[str, tuple[Crafting, tuple[int, ...] | None]] = {}
-    each = eps_rows(eps, (data.stop or total) - data.start)
-    if each is not None and data.start:
-        raise UserError("eps", "an eps an image goes with all images of the data", "leave start out")
+    each = eps_rows(eps, hand.data)
     several = [eps_of(one) for one in (eps if isinstance(eps, list | tuple) else [eps])] if each is None else [*each]
     if not several:
         raise UserError("eps", "an empty list", 'write 8/255, "8/255" or a list of such')
-    judged = (DRAWS if stochastic else 1) if draws == "auto" or not stochastic else _whole("draws", draws)
+    given = listed(attacks)
     for one in several:
-        rows = None if each is None else each[one]
-        found = recipes_of(attacks, one, norm, stochastic, eot if eot == "auto" else _whole("eot", eot))
-        for name, recipe in found.items():
-            many = len(several) > 1
-            made[f"{name}@{words.eps_text(one, norm)}" if many else name] = recipe, rows
+        for name, recipe in recipes_of(given, one, norm, stochastic, eot).items():
+            own = reach(recipe)
+            if each is not None and own != one:
+                raise UserError("eps", f"{name} says its own eps, and each image has one", "leave the attack's own out")
+            label = f"{name}@{words.eps_text(own, norm)}" if len(several) > 1 and own is not None else name
+            made[label] = recipe, None if each is None else each[one]
+    judged = 1 if not stochastic else DRAWS if draws == "auto" else draws
     return Asking(made, norm, judged, frozen and stochastic)
 
 
@@ -197,9 +161,3 @@ def _made(bench: Bench, suite: Suite, progress: bool | None) -> tuple[str, ...]:
             raise
         return ("interrupted: only what was finished by then is reported",)
     return ()
-
-
-def _whole(where: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(where, f"{value!r} is not a whole number from 1 on", f'give one, or {where}="auto"')
-    return value

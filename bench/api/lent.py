@@ -7,6 +7,9 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from bench import UserError
+from bench.api.asking import WHERE, held_by
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -32,10 +35,12 @@ def lent(net: nn.Module | None, device: Any) -> Iterator[bool]:
     if net is None:
         yield False
         return
+    _whole(net)
     modes = {module: module.training for module in net.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in net.parameters()}
     places = {tensor.device for tensor in [*net.parameters(), *net.buffers()]}
     kept = {name: value.clone() for name, value in net.state_dict().items() if isinstance(value, torch.Tensor)}
+    dice = [(one, _state(one)) for one in held_by(net)]
     learning = any(module.training for module in net.modules() if _matters(module))
     try:
         net.to(device).eval()
@@ -50,10 +55,42 @@ def lent(net: nn.Module | None, device: Any) -> Iterator[bool]:
             for name, value in kept.items():
                 if isinstance(now.get(name), torch.Tensor) and not torch.equal(now[name].cpu(), value.cpu()):
                     now[name].copy_(value)
+        for one, state in dice:
+            _reset(one, state)
         for module, mode in modes.items():
             module.training = mode
         for parameter, grad in wanted.items():
             parameter.requires_grad_(grad)
+
+
+def _whole(net: nn.Module) -> None:
+    """UserError for parameters without numbers, and such as take no gradient through them."""
+    from torch.nn.parameter import is_lazy
+
+    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+        if is_lazy(tensor):
+            raise UserError(WHERE, f"{name} has no shape yet", "let a batch go through the model first")
+        if tensor.is_meta:
+            raise UserError(WHERE, f"{name} has no numbers: it is on the device meta", "load its weights first")
+        if tensor.is_inference():
+            what = f"{name} was made under torch.inference_mode(): no gradient passes through it"
+            raise UserError(WHERE, what, "make the model outside of it, or copy.deepcopy(model)")
+
+
+def _state(one: Any) -> Any:
+    """The state of a generator of torch's, NumPy's or random's."""
+    if hasattr(one, "bit_generator"):
+        return one.bit_generator.state
+    return one.getstate() if hasattr(one, "getstate") else one.get_state()
+
+
+def _reset(one: Any, state: Any) -> None:
+    if hasattr(one, "bit_generator"):
+        one.bit_generator.state = state
+    elif hasattr(one, "setstate"):
+        one.setstate(state)
+    else:
+        one.set_state(state)
 
 
 def _matters(module: Any) -> bool:

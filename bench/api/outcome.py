@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.api import words
-from bench.api.attacks import Norm
-from bench.api.model import Asked
+from bench.api.attacks import Norm, reach
+from bench.api.hand import Hand
 from bench.api.numbers import Numbers, numbers
 from bench.api.report import Report
 from bench.api.run import Bench
@@ -41,9 +43,9 @@ def named(label: str) -> str:
     return label.replace("/", " of ")
 
 
-def report_of(
-    bench: Bench, who: Asked, suite: Suite, asking: Asking, notes: Sequence[str], *, images: Images | None
-) -> Report:
+def report_of(bench: Bench, hand: Hand, suite: Suite, asking: Asking, notes: Sequence[str]) -> Report:
+    """The report of a suite of `suite_of`, as far as its cells are recorded."""
+    who, images = hand.who, hand.images if hand.own else None
     session, labels = bench.session, {named(label): label for label in asking.attacks}
     parts: dict[str, list[Votes]] = {}
     still: dict[str, Numbers] = {}
@@ -63,7 +65,8 @@ def report_of(
         if name == "clean":
             continue
         recipe = asking.attacks[name][0] if name in asking.attacks else None
-        eps = float(recipe.eps) if recipe is not None and hasattr(recipe, "eps") else None
+        far = None if recipe is None else reach(recipe)
+        eps = None if far is None else float(far)
         frozen = still[name].expected if name in still else None
         found[name] = numbers(votes, clean=clean, frozen=frozen, eps=eps, norm=getattr(recipe, "norm", asking.norm))
     data = suite.datasets["test"]
@@ -77,8 +80,18 @@ def report_of(
         model=who.name, data=data.kind if not data.own else "own images", norm=asking.norm,
         stochastic=who.model.stochastic, clean=clean, attacks=found,
         flags=tuple(dict.fromkeys([*notes, *_flags(bench)])), cost=_cost(bench, suite), protocol=protocol, votes=joined,
-        names=data.names, remade=remade,
+        names=data.names, remade=remade, digests=digests(hand.images, joined["clean"].index),
     )  # fmt: skip
+
+
+def digests(images: Images, index: NDArray[np.int64]) -> Mapping[int, str]:
+    """SHA-256 of each image that was judged, by its index: two reports can tell whether they are of the same ones."""
+    from bench.lab.images.load import as_tensor
+
+    rows = {int(at): row for row, at in enumerate(images.index.tolist())}
+    chosen = images.take(np.array([rows[int(at)] for at in index.tolist()]))
+    pixels = as_tensor(chosen.images).numpy()
+    return {int(at): hashlib.sha256(one.tobytes()).hexdigest() for at, one in zip(index, pixels, strict=True)}
 
 
 def _by_attack(parts: dict[str, list[Votes]]) -> dict[str, list[Votes]]:
@@ -107,7 +120,8 @@ def _flags(bench: Bench) -> list[str]:
     session = bench.session
     found = [*bench.notes]
     for view in tables(session.suite, session.votes, session.manifest, warn=session.warning):
-        found += [text for text in view.legend if not text.startswith(("a subset", "no record"))]
+        whole = [text[0].lower() + text[1:].removesuffix(".") for text in view.notes[1:]]  # what holds of every number
+        found += [text for text in (*whole, *view.legend) if not text.startswith(("a subset", "no record"))]
     return found
 
 

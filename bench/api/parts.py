@@ -1,41 +1,46 @@
-"""The parts of an evaluation by themselves: attack, judge, diagnose, certify, compare; and results of suites."""
+"""The parts of an evaluation by themselves: attack, judge, certify."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench import UserError
 from bench.api.attacks import eps_of, norm_of, recipes_of
-from bench.api.call import evaluate
+from bench.api.call import MOST, evaluate, suite_of
+from bench.api.checked import auto, precision_of, seed_of, whole
+from bench.api.hand import lend
 from bench.api.numbers import Number
+from bench.api.outcome import Asking, named
 from bench.api.report import Report
-from bench.api.run import InUse
-from bench.recipes import PGD, Examples, Peer
-from bench.votes import intervals
-from bench.votes.numbers import correct
-from bench.votes.numbers import rows as shared
+from bench.suite.schema import Certify, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.lab.examine.rules import Finding
+    from bench.votes.votes import Votes
+
+TURN = 100  # images whose draws for a certificate are made at once, and kept
+STOPPED = "interrupted: only what was finished by then is here"
 
 
 @dataclass(frozen=True)
 class Attacked:
     """What an attack made: images (n, c, h, w) float32 in [0, 1] in the order of the data, on the CPU; labels (n,) and
-    index (n,), their places in it; claimed (n,) bool, whether the attack believes that it fooled the model."""
+    index (n,), their places in it; claimed (n,) bool, whether the attack believes that it fooled the model; flags, what
+    must be said of them (an interruption: then they are the first images)."""
 
     images: Tensor
     labels: Tensor
     index: NDArray[np.int64]
     claimed: Tensor
+    flags: tuple[str, ...] = ()
 
 
 def attack(
@@ -51,79 +56,50 @@ def attack(
     seed: int = 0,
     device: str = "auto",
     precision: Literal["float32", "bfloat16", "auto"] = "float32",
+    out: Path | str | None = None,
     data_root: Path | str | None = None,
+    progress: bool | None = None,
 ) -> Attacked:
     """Craft adversarial images, by one attack of those that `bench.evaluate` takes; arguments and errors are its.
 
-    All `n` images from the first on (None: all). What comes back keeps within `eps` and [0, 1], checked.
+    All `n` images from the first on (None: all). What comes back keeps within `eps` and [0, 1], checked. Ctrl-C: what
+    is finished (500 images at a time) is returned, if anything is; with `out` it is kept, and the same call goes on.
     """
-    from bench.lab.craft import craft
-    from bench.lab.streams import Streams
+    import torch
+    from safetensors.torch import load
 
-    with InUse(model, data, n, redraw=redraw, seed=seed, device=device, data_root=data_root) as it:
-        made = recipes_of(attack, eps_of(eps), norm_of(norm), it.who.model.stochastic, eot)
+    protocol, far, kind = Protocol(seed=seed_of(seed), precision=precision_of(precision)), eps_of(eps), norm_of(norm)
+    slopes = auto("eot", eot)
+    with lend(
+        model, data, n, seed=seed, ordered=True, device=device, out=out, data_root=data_root, redraw=redraw
+    ) as it:
+        made = recipes_of(attack, far, kind, it.who.model.stochastic, slopes)
         if len(made) != 1:
             raise UserError("attack", f"{len(made)} attacks", "name one; bench.evaluate takes several")
-        recipe = next(iter(made.values()))
-        images, claimed, index, labels = [], [], [], []
-        examples = Examples(data=it.data, source=it.who.model, attack=recipe, seed=seed, precision=precision)
-        for shard in range(-(-it.count // examples.shard)):
-            x, y, at = it.lab.shard(examples, shard)
-            compute = it.lab.compute()
-            it.lab.suit(compute, precision, it.who.model, it.data)
-            crafted = craft(recipe, it.lab.model(it.who.model, it.data), x, y, Streams(seed, shard, x.device), compute)
-            images.append(crafted.images.cpu())
-            claimed.append(crafted.claimed.cpu() == 1)
-            index.append(at)
-            labels.append(y.cpu())
-    import torch
-
-    return Attacked(torch.cat(images), torch.cat(labels), np.concatenate(index), torch.cat(claimed))
+        label, recipe = next(iter(made.items()))
+        suite = suite_of(it.who, it.data, Asking({label: (recipe, None)}, kind, 1, False), protocol)
+        examples, bench = suite.examples(named(label), it.who.name), it.bench(suite)
+        stopped = bench.tried([examples], progress)
+        found = [load(part) for part in bench.finished(examples)]
+        if not found:
+            raise KeyboardInterrupt
+        about = [bench.lab.shard(examples, shard) for shard in range(len(found))]
+        labels, index = torch.cat([y.cpu() for _, y, _ in about]), np.concatenate([at for _, _, at in about])
+    images, claimed = (torch.cat([part[name] for part in found]) for name in ("images", "claimed"))
+    return Attacked(images, labels, index, claimed == 1, (*it.notes, *bench.notes, *([STOPPED] if stopped else [])))
 
 
 def judge(model: Any, data: Any = "cifar10", **how: Any) -> Report:
     """Judge images as they are (your own adversarial ones, say): `bench.evaluate` without an attack; all of them."""
+    if "attacks" in how:
+        raise UserError("judge: attacks", "images are judged as they are", "bench.evaluate attacks them first")
     return evaluate(model, data, attacks=(), **({"n": None} | how))
-
-
-def diagnose(
-    model: Any,
-    data: Any = "cifar10",
-    attack: Any = "pgd20",
-    *,
-    eps: Any = "8/255",
-    norm: str = "Linf",
-    eot: int | Literal["auto"] = 1,
-    redraw: Any = None,
-    n: int = 100,
-    seed: int = 0,
-    queries: int = 200,
-    device: str = "auto",
-    data_root: Path | str | None = None,
-) -> list[Finding]:
-    """Is this robustness real? Every check of ``bench diagnose`` on `n` images: (check, figure, verdict, advice) each.
-
-    verdict: "ok", "suspicious" or "cannot tell". `attack` is the PGD that is to be reported; other arguments and
-    errors are those of `bench.evaluate`.
-    """
-    from bench.lab.examine.diagnose import diagnose as checks
-    from bench.lab.streams import Streams
-
-    with InUse(model, data, n, redraw=redraw, seed=seed, device=device, data_root=data_root, ordered=False) as it:
-        declared = next(iter(recipes_of(attack, eps_of(eps), norm_of(norm), it.who.model.stochastic, eot).values()))
-        if not isinstance(declared, PGD | Peer) or declared.norm == "L1":
-            raise UserError("attack", f"{attack!r} is neither a PGD nor another library's", 'name one such as "pgd20"')
-        x, y, _ = it.lab.shard(Examples(data=it.data, shard=it.count), 0)
-        compute = it.lab.compute()
-        it.lab.suit(compute, "float32", it.who.model, it.data)
-        network = it.lab.model(it.who.model, it.data)
-        return list(checks(network, x, y, Streams(seed, 0, x.device), compute, declared, queries=queries))
 
 
 @dataclass(frozen=True)
 class Certified:
     """Certified accuracy: at each L2 radius (pixels in [0, 1]) the share of images that are surely right there; and for
-    each image its prediction (-1: abstained) and radius (n,)."""
+    each image its prediction (-1: abstained) and radius (n,); flags, what must be said of them."""
 
     sigma: float
     accuracy: Mapping[float, Number]
@@ -131,12 +107,13 @@ class Certified:
     prediction: NDArray[np.int64]
     radius: NDArray[np.float64]
     index: NDArray[np.int64]
+    flags: tuple[str, ...] = ()
 
 
 def certify(
     model: Any,
     data: Any = "cifar10",
-    sigma: float = 0.25,
+    sigma: Any = 0.25,
     *,
     n0: int = 100,
     draws: int = 1000,
@@ -146,75 +123,79 @@ def certify(
     n: int | None = 500,
     seed: int = 0,
     device: str = "auto",
+    out: Path | str | None = None,
     data_root: Path | str | None = None,
+    progress: bool | None = None,
 ) -> Certified:
     """Randomised smoothing (Cohen et al. 2019): the model under Gaussian noise of deviation `sigma` on its input.
 
-    `n0` draws choose each image's class, `draws` others bound its probability; each radius holds with probability
-    1 - alpha. The model is meant to have been trained on such noise. Other arguments and errors: `bench.evaluate`.
+    `n0` draws choose each image's class, `draws` others (65,535 at most) bound its probability; each radius holds with
+    probability 1 - alpha. The model is meant to have been trained on such noise. Other arguments and errors are those
+    of `bench.evaluate`. Ctrl-C: what is finished (100 images at a time) is certified, if anything is; with `out` it is
+    kept, and the same call goes on.
     """
-    from bench.lab.judge import Judged
-    from bench.lab.judge import judge as count
-    from bench.lab.streams import Streams
-    from bench.recipes import Stopping
+    deviation, about = _deviation(sigma), _certify(n0, draws, alpha, radii)
+    protocol = Protocol(seed=seed_of(seed), shard=TURN)
+    with lend(model, data, n, seed=seed, device=device, out=out, data_root=data_root, redraw=redraw) as it:
+        bare = suite_of(it.who, it.data, Asking({}, "L2", 1, False), protocol)
+        entry = bare.models[it.who.name].model_copy(update={"sigma": deviation, "certify": about})
+        suite = bare._replace(models={it.who.name: entry}, tables={})
+        _, chosen, bound = next(suite.certificates())
+        bench = it.bench(suite)
+        stopped = bench.tried([chosen, bound], progress)
+        first, second = ([*bench.finished(one)] for one in (chosen, bound))
+        if not first or not second:
+            raise KeyboardInterrupt
+        flags = (*it.notes, *bench.notes, *([STOPPED] if stopped else []))
+    return _certified(_votes(first), _votes(second), float(deviation), about, flags)
+
+
+def _votes(parts: list[bytes]) -> Votes:
+    from bench.votes.votes import concatenate, from_parquet
+
+    several = [from_parquet(part) for part in parts]
+    return several[0] if len(several) == 1 else concatenate(several)
+
+
+def _certified(first: Votes, second: Votes, sigma: float, about: Certify, flags: tuple[str, ...]) -> Certified:
+    from bench.votes import intervals
     from bench.votes.certify import ABSTAIN, certified_accuracy
     from bench.votes.certify import certify as bound
+    from bench.votes.numbers import rows
 
-    if not sigma > 0:
-        raise UserError("sigma", f"{sigma} is no noise", "give the deviation that the model was trained with")
-    with InUse(model, data, n, redraw=redraw, seed=seed, device=device, data_root=data_root, ordered=False) as it:
-        smoothed = it.who.model.model_copy(update={"sigma": eps_of(sigma)})
-        x, y, index = it.lab.shard(Examples(data=it.data, shard=it.count), 0)
-        shard = Judged(x, y, index, np.zeros(len(x), np.float32), np.full(len(x), -1, np.int8))
-        compute, network = it.lab.compute(), it.lab.model(smoothed, it.data)
-        it.lab.suit(compute, "float32", smoothed, it.data)
-        first, second = (
-            count(network, shard, k, Stopping(), Streams(seed + more, 0, x.device), compute)
-            for k, more in ((n0, 1), (draws, 2))
-        )
-    try:
-        found = bound(first.counts, second.counts, alpha, sigma)
-    except ValueError as error:
-        raise UserError("draws", str(error), "take more draws, or a larger alpha") from None
-    labels = first.labels.astype(np.int64)
-    shares = certified_accuracy(found.prediction, found.radius, labels, list(radii))
+    a, b = rows(first, second)
+    found = bound(first.counts[a], second.counts[b], about.alpha, sigma)
+    labels = first.labels[a].astype(np.int64)
+    shares = certified_accuracy(found.prediction, found.radius, labels, list(about.radii))
     held = [intervals.share(round(float(share) * len(labels)), len(labels)) for share in shares]
-    accuracy = {r: Number(*one[:3], len(labels), draws) for r, one in zip(radii, held, strict=True)}
+    accuracy = {r: Number(*one[:3], len(labels), about.n) for r, one in zip(about.radii, held, strict=True)}
     abstained = float((found.prediction == ABSTAIN).mean())
-    return Certified(sigma, accuracy, abstained, found.prediction, found.radius, first.index)
+    return Certified(sigma, accuracy, abstained, found.prediction, found.radius, first.index[a], flags)
 
 
-class Compared(NamedTuple):
-    """Two reports under one attack: the first's expected accuracy less the second's, on the images that both have, with
-    a 95 % interval; p of no difference, two-sided and paired; how many images."""
-
-    attack: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    n: int
-
-
-def compare(first: Report, second: Report) -> dict[str, Compared]:
-    """Two reports attack by attack (and "clean"), paired by image. UserError if they are of other images."""
-    common = [name for name in first.votes if name in second.votes]
-    found = {}
-    for name in common:
-        one, other = first.votes[name], second.votes[name]
-        try:
-            a, b = shared(one, other)
-        except ValueError as error:
-            raise UserError(
-                "compare", f"not the same images: {error}", "evaluate both models on the same data"
-            ) from None
-        if len(a) < 2:
-            raise UserError("compare", f"{len(a)} images in common", "evaluate both with the same data, n and seed")
-        kinds = ["expected" if votes.drawn.max() > 1 else "accuracy" for votes in (one, other)]
-        right, wrong = correct(one, kinds[0])[a], correct(other, kinds[1])[b]
-        if kinds == ["accuracy", "accuracy"]:
-            difference = intervals.mcnemar(right > 0, wrong > 0).difference
-        else:
-            difference = intervals.paired_difference(right, wrong)
-        found[name] = Compared(name, difference.value, difference.low, difference.high, difference.p, len(a))
+def _deviation(sigma: Any) -> Fraction:
+    fix = "give the deviation that the model was trained with, in units of pixels in [0, 1]"
+    try:
+        found = eps_of(sigma)
+    except UserError:
+        raise UserError("sigma", f"{sigma!r} is no deviation", fix) from None
+    if not found:
+        raise UserError("sigma", f"{sigma!r} is no noise", fix)
     return found
+
+
+def _certify(n0: Any, draws: Any, alpha: Any, radii: Any) -> Certify:
+    chosen, bound = whole("n0", n0, most=MOST), whole("draws", draws, most=MOST)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 0.5:
+        raise UserError("alpha", f"{alpha!r} is no chance of being wrong", "give one between 0 and 0.5")
+    try:
+        far = tuple(float(radius) for radius in radii)
+    except (TypeError, ValueError):
+        raise UserError("radii", f"{radii!r} are no radii", "give several, such as (0, 0.25, 0.5)") from None
+    if not all(0 <= radius < float("inf") for radius in far):
+        raise UserError("radii", f"{radii!r} are not all distances", "give them from 0 on")
+    least = int(np.floor(np.log(alpha) / np.log(0.5))) + 1
+    if bound < least:
+        what = f"{bound} draws cannot certify at alpha = {alpha}, even if all agree: at least {least}"
+        raise UserError("draws", what, "take more draws, or a larger alpha")
+    return Certify(n0=chosen, n=bound, alpha=float(alpha), radii=far)

@@ -43,6 +43,7 @@ class Report:
     votes: Mapping[str, Votes] = field(repr=False)
     names: tuple[str, ...] = field(default=(), repr=False)
     remade: Remade | None = field(default=None, repr=False, compare=False)
+    digests: Mapping[int, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def strongest(self) -> str:
@@ -138,7 +139,8 @@ class Report:
 
     def save(self, folder: Path | str) -> Path:
         """Write report.json, report.md, report.tex, report.bib, the votes, and the suite with what it needs: the
-        images, the weights as safetensors, the model's source file. Returns the folder.
+        images, the weights as safetensors, the model's source with what it
+        imports of the user's. Returns the folder.
 
         ``python -m bench run FOLDER/suite.toml --root FOLDER`` then makes the same numbers.
         """

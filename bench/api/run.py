@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
 import time
@@ -11,18 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import UserError
-from bench.api.data import given, read
-from bench.api.lent import lent, module_of
-from bench.api.model import ASK, asked
-from bench.recipes import Work
+from bench.recipes import Examples, Outcomes, Work
 from bench.run.engines.local import Here
 from bench.run.runner import run
 from bench.run.session import Session, planned
 from bench.store.cost import Rates
+from bench.store.disk import read_part, writing
 from bench.store.machine import kind
 from bench.store.plan import Plan, describe, refuse_stale
 from bench.store.records import Store
-from bench.store.tasks import Hooks, Settings, Task
+from bench.store.tasks import Hooks, Settings, Task, shards
 from bench.suite.cells import Suite
 from bench.suite.libraries import refuse_lacking
 
@@ -40,6 +39,11 @@ class Place:
         self.root = Path(out if out is not None else self.kept.name if self.kept else "").resolve()
         if self.root.exists() and not self.root.is_dir():
             raise UserError("out", f"{self.root} is a file", "name a folder")
+        try:
+            with writing(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError("out", f"{self.root} cannot be made: {error.strerror}", "name another folder") from None
 
     def close(self) -> None:
         """Leave nothing behind that nobody asked for."""
@@ -60,42 +64,54 @@ class Held(Here):
         self.lab = Lab(settings, hooks, images, models)
 
 
+class Bar:
+    """How far something is, on a terminal or in a notebook, if it is to be shown; `total` of None: nobody knows."""
+
+    def __init__(self, progress: bool | None, total: float | None) -> None:
+        self.total, self.line = total, None
+        self.bar: Any = None
+        if progress if progress is not None else sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            known = () if total is None else (TextColumn("{task.percentage:>3.0f}%"),)
+            left = () if total is None else (TextColumn("left"), TimeRemainingColumn())
+            self.bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), *known, TimeElapsedColumn(), *left,
+                console=Console(stderr=True),
+            )  # fmt: skip
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show it while the work is done."""
+        if self.bar is None:
+            yield
+            return
+        with self.bar:
+            self.line = self.bar.add_task("starting", total=self.total)
+            yield
+
+    def at(self, **what: Any) -> None:
+        """Another description or another number completed."""
+        if self.bar is not None:
+            self.bar.update(self.line, **what)
+
+
 class Told:
-    """Who is told how the run goes: a bar on a terminal or in a notebook, or nobody."""
+    """Who is told how the run goes: a bar, or nobody."""
 
     def __init__(self, plan: Plan, names: dict[str, str], rates: Rates, progress: bool | None) -> None:
         self.names, self.notes = names, dict[str, None]()
         self.seconds = {recipe.key: max(0.01, rates.seconds(recipe)) for recipe in plan.order}
         self.done_ = 0.0
-        self.bar: Any = None
-        self.line: Any = None
-        shown = progress if progress is not None else sys.stderr.isatty()
-        if shown and plan.order:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-            self.bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True),
-            )  # fmt: skip
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        if self.bar is None:
-            yield
-            return
-        with self.bar:
-            self.line = self.bar.add_task("starting", total=sum(self.seconds.values()))
-            yield
+        self.bar = Bar(progress if plan.order else False, sum(self.seconds.values()))
 
     def doing(self, task: Task) -> None:
-        if self.bar is not None:
-            self.bar.update(self.line, description=describe(task.recipe, self.names))
+        self.bar.at(description=describe(task.recipe, self.names))
 
     def done(self, task: Task, share: float) -> None:
         self.done_ += self.seconds.get(task.recipe.key, 0.0) * share
-        if self.bar is not None:
-            self.bar.update(self.line, completed=self.done_)
+        self.bar.at(completed=self.done_)
 
     def note(self, message: str) -> None:
         self.notes[message] = None
@@ -135,45 +151,31 @@ class Bench:
         rates = Rates(session.store.scratch, kind(settings.device))
         told, begun = Told(plan, session.names, rates, progress), time.perf_counter()
         try:
-            with told.shown():
+            with told.bar.shown():
                 for one in wanted:
                     run(planned(session, [one], False), settings, session.store, self.engine, told, rates)
         finally:
             self.seconds += time.perf_counter() - begun
             self.notes |= told.notes
 
-
-class InUse:
-    """A lab with a program's model and images in it, which are given back at the end."""
-
-    def __init__(self, model: Any, data: Any, n: int | None, *, ordered: bool = True, **how: Any) -> None:
-        found, self.how = given(data, n, seed=how["seed"], ordered=ordered), how
-        self.place = Place(None)
-        root = None if how["data_root"] is None else Path(how["data_root"])
-        settings = Settings(root=self.place.root, data_root=root, device=how["device"])
-        self.data, self.images = read(found.data, found.images, settings)
-        self.model, self.settings = model, settings
-        self.count = min(self.data.stop or self.data.whole, self.data.whole) - self.data.start
-
-    def __enter__(self) -> InUse:
-        from bench.lab.compute.passes import pick_device
-        from bench.lab.images.load import as_tensor
-        from bench.lab.worker import Lab
-        from bench.store.tasks import Hooks
-
-        device = pick_device(self.settings.device)
-        self.lent = lent(module_of(self.model), device)
-        self.lent.__enter__()
+    def tried(self, wanted: Sequence[Work], progress: bool | None = None) -> bool:
+        """`make`; whether somebody interrupted it, so that only a part of it is there."""
         try:
-            probe = as_tensor(self.images.images[:ASK]).to(device)
-            self.who = asked(self.model, probe, redraw=self.how["redraw"])
-            held = {} if self.who.classifier is None else {self.who.model.weights.key: self.who.classifier}
-            self.lab = Lab(self.settings, Hooks(), {self.data.source: self.images}, held)
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
-        return self
+            self.make(wanted, progress)
+        except KeyboardInterrupt:
+            return True
+        return False
 
-    def __exit__(self, *error: Any) -> None:
-        self.lent.__exit__(*error)
-        self.place.close()
+    def finished(self, recipe: Examples | Outcomes) -> list[bytes]:
+        """What there is of a recipe: examples or votes by shard, in order, up to the first that is not finished."""
+        record = self.session.record(recipe)
+        if record is not None and isinstance(recipe, Outcomes):
+            return [record.read("votes.parquet")]
+        if record is not None:
+            return [record.read(f"{shard:05d}.safetensors") for shard in shards(recipe)]
+        found: list[bytes] = []
+        for folder in sorted((self.session.store.scratch / "parts").glob(f"{recipe.key[:24]}-*")):
+            parts = [read_part(folder / f"{shard:05d}") for shard in shards(recipe)]
+            whole = [part[0] for part in itertools.takewhile(lambda part: part is not None, parts) if part is not None]
+            found = max(found, whole, key=len)
+        return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,12 +24,13 @@ FILE = "images.npz"
 
 
 class Remade(NamedTuple):
-    """A report's suite; the images and the network where only the program has them; the file of the model's source."""
+    """A report's suite; the images and the network where only the program has them; the files of its source,
+    by where they are to lie."""
 
     suite: Suite
     images: Images | None
     net: nn.Module | None
-    code: Path | None
+    code: Mapping[str, Path]
     missing: str
 
     def toml(self) -> str:
@@ -43,7 +45,7 @@ class Remade(NamedTuple):
         if self.images is not None and self._data.kind == "npz":
             lines.append(f"images: {FILE}, which report.save(folder) writes beside this file")
         if self.net is not None and not self.missing:
-            lines.append(f"weights: the folder {STATE}, and {self.code.name if self.code else 'its source'}, which")
+            lines.append(f"weights: the folder {STATE}, and {', '.join(sorted(self.code))}, which")
             lines.append("report.save(folder) writes beside this file")
         if self.missing:
             lines.append(f"missing: {self.missing}")
@@ -69,8 +71,10 @@ class Remade(NamedTuple):
                 (folder / STATE).mkdir(parents=True, exist_ok=True)
                 if state:
                     write_shards(folder / STATE, state)
-                if self.code is not None and self.code.resolve() != (folder / self.code.name).resolve():
-                    shutil.copyfile(self.code, folder / self.code.name)
+                for name, path in self.code.items():
+                    if path.resolve() != (folder / name).resolve():
+                        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(path, folder / name)
         write(folder / "suite.toml", self.toml().encode())
 
     @property

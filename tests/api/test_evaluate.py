@@ -273,47 +273,6 @@ def test_what_no_suite_can_name_is_said():
     assert report.suite().startswith("# images:") and "# missing: Sequential is a class of" in report.suite()
 
 
-# -- mistakes -----------------------------------------------------------------------------
-
-X, Y = torch.rand(6, 3, 8, 8), torch.arange(6) % 4
-NET = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-CALLS = {
-    "no model": (lambda: bench.evaluate(3, (X, Y)), "a int is no model"),
-    "a class": (lambda: bench.evaluate(api_models.Small, (X, Y)), "is a class"),
-    "a state dict": (lambda: bench.evaluate(NET.state_dict(), (X, Y)), "a state dict is no model"),
-    "another size": (lambda: bench.evaluate(NET, (torch.rand(6, 3, 9, 9), Y)), "raised RuntimeError"),
-    "a tuple out": (lambda: bench.evaluate(lambda x: (NET(x), 1), (X, Y)), "returned a tuple"),
-    "one logit": (lambda: bench.evaluate(lambda x: NET(x)[:, :1], (X, Y)), "one logit"),
-    "no batch": (lambda: bench.evaluate(lambda x: NET(x)[0], (X, Y)), "forward returned"),
-    "NaN": (lambda: bench.evaluate(lambda x: NET(x) * torch.nan, (X, Y)), "not finite"),
-    "labels beyond": (lambda: bench.evaluate(NET, (X, Y + 2)), "labels reach 5, and the model has 4"),
-    "other classes": (lambda: bench.evaluate(NET, (X, Y), classes=10), "gives 4 logits, not 10"),
-    "no data": (lambda: bench.evaluate(NET, 5), "is not data"),
-    "no such name": (lambda: bench.evaluate(NET, "cifar1"), "no data set is called"),
-    "normalised": (lambda: bench.evaluate(NET, (X * 4 - 2, Y)), "images reach from"),
-    "no attack": (lambda: bench.evaluate(NET, (X, Y), attacks="pdg20"), "no attack is called 'pdg20'"),
-    "a number as attack": (lambda: bench.evaluate(NET, (X, Y), attacks=[3]), "3 is no attack"),
-    "no norm": (lambda: bench.evaluate(NET, (X, Y), norm="L3"), "no norm"),
-    "eps in words": (lambda: bench.evaluate(NET, (X, Y), eps="eight"), "no number"),
-    "eps below 0": (lambda: bench.evaluate(NET, (X, Y), eps=-1), "below 0"),
-    "eps in 255ths": (lambda: bench.evaluate(NET, (X, Y), eps=8, attacks="pgd2"), "at most 1"),
-    "too few eps": (lambda: bench.evaluate(NET, (X, Y), eps=np.full(9, 0.1)), "9 values for 6 images"),
-    "no images": (lambda: bench.evaluate(NET, (X, Y), n=0), "cannot be judged"),
-    "no draws": (lambda: bench.evaluate(lambda x: NET(x) + torch.randn(4), (X, Y), draws=0), "whole number"),
-    "no GPU": (lambda: bench.evaluate(NET, (X, Y), device="cuda:7"), "no cuda:7"),
-    "held nowhere": (lambda: bench.evaluate(lambda x: NET(x) + next(COUNT), (X, Y)), "no generator that can be held"),
-}  # fmt: skip
-COUNT = iter(range(10**6))
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_a_mistake_is_told_in_words(name):
-    call, says = CALLS[name]
-    with pytest.raises(bench.UserError, match=says) as caught:
-        call()
-    assert caught.value.fix or "norm" in says or name == "eps in 255ths"
-
-
 # -- what comes back ----------------------------------------------------------------------
 
 

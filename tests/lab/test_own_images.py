@@ -6,12 +6,14 @@ import hashlib
 import pickle
 import urllib.error
 
+import api_models
 import numpy as np
 import own_data
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bench
 from bench import UserError
 from bench.lab.images import cifar10, cifar100, own
 from bench.lab.images.load import as_tensor, load, rows_of, shuffle
@@ -194,6 +196,50 @@ def test_cifar100_as_torchvision_has_it(tmp_path, monkeypatch):
     found = load("cifar100", "test", tmp_path)
     assert np.array_equal(found.images, images) and np.array_equal(found.labels, labels * 7)
     assert len(CIFAR100.classes) == 100 and list(CIFAR100.classes) == sorted(set(CIFAR100.classes))
+
+
+def test_cifar100_from_its_archive(tmp_path, monkeypatch):
+    """torchvision's own download, of an archive of the real layout made from images that ship here: all 10,000 test
+    images, pickled as Python 2 did; then judged by its name. Another file under the right name is refused."""
+    from torchvision import datasets
+
+    shipped = load("cifar10", "test")
+    fine = ((shipped.labels * 10 + np.arange(10_000) % 10) % 100).tolist()
+    files = {
+        "test": own_data.python2_cifar100(shipped.images, fine, [label // 5 for label in fine], "test"),
+        "train": own_data.python2_cifar100(shipped.images[:20], fine[:20], fine[:20], "train"),
+    }
+    archive = own_data.cifar100_archive(tmp_path / "cifar-100-python.tar.gz", files, CIFAR100.classes)
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(datasets.CIFAR100, "url", archive.as_uri())
+    monkeypatch.setattr(datasets.CIFAR100, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    for split in ("train", "test"):
+        monkeypatch.setattr(datasets.CIFAR100, f"{split}_list", [[split, md5[split]]])
+    with pytest.raises(UserError, match="is not CIFAR-100's test"):
+        load("cifar100", "test", tmp_path / "data", download=True)
+    for split in md5:
+        monkeypatch.setitem(cifar100.MD5, split, md5[split])
+    found = load("cifar100", "test", tmp_path / "data", download=True)
+    assert np.array_equal(found.images, shipped.images) and found.labels.tolist() == fine
+    theirs = datasets.CIFAR100(str(tmp_path / "data"), train=False)
+    assert np.array_equal(theirs.data, found.images) and theirs.targets == found.labels.tolist()
+    assert tuple(theirs.classes) == found.classes == CIFAR100.classes
+    for place in (tmp_path / "data", tmp_path / "data" / cifar100.FOLDER):
+        assert load("cifar100", "train", place).images.shape == (20, 32, 32, 3)
+    net = api_models.Small(100)
+    report = bench.evaluate(
+        net, "cifar100", data_root=tmp_path / "data", n=8, attacks="pgd1", device="cpu", progress=False
+    )
+    assert report.votes["clean"].counts.shape == (8, 100) and report.names == CIFAR100.classes
+    (tmp_path / "data" / cifar100.FOLDER / "test").write_bytes(files["train"])
+    with pytest.raises(UserError, match="is not CIFAR-100's test"):
+        load("cifar100", "test", tmp_path / "data")
+
+
+def test_torchvision_expects_the_files_that_we_do():
+    from torchvision import datasets
+
+    assert {split: getattr(datasets.CIFAR100, f"{split}_list")[0][1] for split in ("train", "test")} == cifar100.MD5
 
 
 def test_a_failed_download_is_told_in_words(tmp_path, monkeypatch):

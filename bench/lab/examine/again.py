@@ -86,7 +86,7 @@ class Again:
         """Index and label of every image of a record, from the data that is here."""
         examples = outcomes.examples
         images = self.lab.split(examples.data)
-        order = datasets.shuffle(len(images.images), examples.data.shuffle)
+        order = datasets.rows_of(examples.data, len(images.images))
         some = images.take(np.concatenate([order[rows(examples, shard)] for shard in shards(examples)]))
         return np.asarray(some.index, np.int64), np.asarray(some.labels, np.int64)
 

@@ -39,7 +39,7 @@ def theirs(where: str, doing: str, places: Sequence[str] = (), fix: str = "") ->
     except (Exception, SystemExit) as error:
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
-        whose = "your code" if " python" in where else "its code"
+        whose = "your code" if " python" in where or where.startswith("your ") else "its code"
         raise Refused(where, f"{whose} {failed(error, doing)}", _advice(error) or fix) from error
 
 

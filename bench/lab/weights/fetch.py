@@ -94,7 +94,9 @@ def model_dir(root: Path) -> Path:
 
 
 def name_of(recipe: Fetched) -> str:
-    """What messages call it: ``weights robustbench Carmon2019Unlabeled``."""
+    """What messages call it: ``weights robustbench Carmon2019Unlabeled``; ``your model Net`` of one in memory."""
+    if recipe.kind == "memory":
+        return f"your model {recipe.name}"
     return " ".join(filter(None, ("weights", recipe.kind, recipe.name or recipe.file)))
 
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from bench import UserError
-from bench.lab.foreign.theirs import Foreign, precision_of
+from bench.lab.foreign.held import of_network
+from bench.lab.foreign.theirs import Foreign, precision_of, theirs
 from bench.lab.streams import fenced
 from bench.lab.weights import files
 from bench.models.adapters import python
@@ -33,32 +34,47 @@ LEVELS = 16
 """In how many steps of the largest logit the probes' answers are told apart: their last bits differ by machine."""
 
 
-def identity(net: nn.Module, shape: tuple[int, int, int]) -> str:
-    """SHA-256 over a network's state dict, the source of its classes and functions, and its logits on 16 probes.
+def identity(net: nn.Module, shape: tuple[int, int, int], where: str = "the network") -> str:
+    """What a network is known by: see `known_by`."""
+    return known_by(net, shape, where)[0]
 
-    The probes are fixed images of `shape` (channels, height, width); noise is drawn from fixed seeds.
+
+def known_by(net: nn.Module, shape: tuple[int, int, int], where: str) -> tuple[str, dict[str, str]]:
+    """SHA-256 over a network's state dict, the source of its classes and functions, the numbers that these hold on to
+    and that no pass changes (also returned), and its logits on 16 probes.
+
+    The probes are fixed images of `shape` (channels, height, width); noise is drawn from fixed seeds. Refused, by
+    `where`, where it does not answer them.
     """
     digest = hashlib.sha256()
     if isinstance(net, Redrawn):
-        net.settle()
+        with theirs(where, "its noise was drawn (redraw)"):
+            net.settle()
     for name, tensor in sorted(net.state_dict().items()):
         if isinstance(tensor, Tensor):
             digest.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(_bytes(tensor))
     for text in sources(net):
         digest.update(text.encode() + b"\0")
-    said = answers(net, shape).double()
-    top = said.abs().amax().clamp_min(1e-30)
-    digest.update((said / top * LEVELS).round().to(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
+    before = of_network(net)
+    answers(net, shape, where, PROBES // 2)
+    between = of_network(net)
+    logits = answers(net, shape, where).double()
+    after = of_network(net)
+    still = {name: said for name, said in after.items() if before.get(name) == between.get(name) == said}
+    for name, text in sorted(still.items()):
+        digest.update(f"{name} = {text}\n".encode())
+    top = logits.abs().amax().clamp_min(1e-30)
+    digest.update((logits / top * LEVELS).round().to(torch.int16).numpy().tobytes())
+    return digest.hexdigest(), still
 
 
-def answers(net: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    """Logits (16, classes) on the probes, float32 on the CPU."""
+def answers(net: nn.Module, shape: tuple[int, int, int], where: str = "the network", count: int = PROBES) -> Tensor:
+    """Logits (count, classes) on the probes, float32 on the CPU. Refused, by `where`, where it does not answer."""
     place = next((tensor.device for tensor in net.parameters()), torch.device("cpu"))
     dice = torch.Generator().manual_seed(0)
-    probes = torch.rand(PROBES, *shape, generator=dice).to(place, precision_of(net))
-    with fenced(0), torch.no_grad():
+    probes = torch.rand(count, *shape, generator=dice).to(place, precision_of(net))
+    with fenced(0), torch.no_grad(), theirs(where, f"{count} images went through it"):
         if isinstance(net, Classifier):
             said = net.realise(probes.shape, torch.Generator(device=place).manual_seed(0))(probes)
         else:
@@ -121,12 +137,13 @@ def load(recipe: Fetched, root: Path) -> Loaded:
             raise UserError(str(place), f"is not the state of {recipe.build}: {error}", "save it anew") from None
     net: nn.Module = loaded.net.eval()
     redraw = method(net, recipe.redraw) if recipe.redraw else None
-    found = identity(net if redraw is None else Redrawn(net, redraw, recipe.classes), recipe.shape)
+    where = f"your model {recipe.name}"
+    found = identity(net if redraw is None else Redrawn(net, redraw, recipe.classes), recipe.shape, where)
     if found != recipe.sha256:
         what = f"{recipe.build} with the state {recipe.state or 'that it builds'} is another network than was judged"
         raise ValueError(f"{what}: {found}, not {recipe.sha256}. Restore source and state, or judge it anew.")
     if not isinstance(net, Classifier):
-        net = Foreign(net, f"weights memory {recipe.name}", recipe.classes)
+        net = Foreign(net, where, recipe.classes)
     return loaded._replace(net=net if redraw is None else Redrawn(net, redraw, recipe.classes))
 
 

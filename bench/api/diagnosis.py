@@ -41,10 +41,10 @@ def diagnose(
 ) -> list[Finding]:
     """Is this robustness real? Every check of ``bench diagnose`` on `n` images: (check, figure, verdict, advice) each.
 
-    verdict: "ok", "suspicious" or "cannot tell". `attack` is the PGD, or another library's attack, that is to be reported; other arguments and
-    errors are those of `bench.evaluate`. Ctrl-C: what was found by then is returned, and that it is not all. In `out`
-    what was found is kept: the same call reads a whole diagnosis back (one that was interrupted begins anew), and
-    `bench.evaluate` with that folder says below its numbers what is suspicious.
+    verdict: "ok", "suspicious" or "cannot tell". `attack` is the PGD, or another library's attack, that is to be
+    reported; other arguments and errors are those of `bench.evaluate`. Ctrl-C: what was found by then is returned, and
+    that it is not all. In `out` what was found is kept: the same call reads a whole diagnosis back (one that was
+    interrupted begins anew), and `bench.evaluate` with that folder says below its numbers what is suspicious.
     """
     from bench.lab.examine.diagnose import diagnose as checks
     from bench.lab.examine.rules import Finding

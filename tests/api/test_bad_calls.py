@@ -168,7 +168,7 @@ CALLS = {
     "eps without end": (lambda: run(eps=float("inf")), "inf is no distance"),
     "eps that is none": (lambda: run(eps=float("nan")), "nan is no distance"),
     "no eps": (lambda: run(eps=[]), "an empty list"),
-    "too few eps": (lambda: run(eps=np.full(9, 0.1)), "9 values for 12 images"),
+    "too many eps": (lambda: run(eps=np.full(15, 0.1)), "15 values for 12 images"),
     "eps of its own among others": (
         lambda: run(eps=np.full(12, 0.1), attacks=PGD(steps=1, eps="1/255")),
         "pgd1 says its own eps",

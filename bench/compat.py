@@ -129,7 +129,13 @@ class AutoAttack:
             self._say(words)
 
     def _fresh(self, images: Tensor, labels: Tensor, bs: int, which: str = "") -> None:
-        """Judge the images on fresh draws, if passes differ."""
+        """Judge the images on fresh draws, if passes differ; what was attacked for hours is given back in any case."""
+        try:
+            self._judged(images, labels, bs, which)
+        except (UserError, RuntimeError) as error:
+            self._say(f"Warning: not judged on fresh draws: {error}")
+
+    def _judged(self, images: Tensor, labels: Tensor, bs: int, which: str) -> None:
         from bench.api.model import asked
         from bench.api.numbers import numbers
         from bench.lab.compute.passes import Compute

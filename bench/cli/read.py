@@ -53,6 +53,9 @@ def plan(
     time: Annotated[
         str | None, typer.Option("--time", help="Measure what 90s, 30m, 2h give to each attack of kind strong.")
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time a pass of each model that has not run here; runs its code.")
+    ] = False,
 ) -> None:
     """Say what is there, what is missing and what it would cost, without doing anything; takes what `run` takes.
 
@@ -68,6 +71,12 @@ def plan(
     session = open_suite(suite, scale, images, settings(root, device, data_root, batch, max_time, exact))
     made = planned(session, session.wanted(only), fresh)
     faults(session, screen(quiet))
+    if measure:
+        from bench.run.strangers import pace
+        from bench.store.cost import Rates
+        from bench.store.machine import kind
+
+        pace(session, made.order, Rates(session.store.scratch, kind(device)))
     data = json.loads(planned_text(session, made, True)) if form not in (None, "md") else {"missing": []}
     say(Answer(data["missing"], planned_text(session, made, False), data), form)
     if time is not None and form is None:

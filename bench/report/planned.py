@@ -42,7 +42,7 @@ def planned_text(session: Session, made: Plan, as_json: bool) -> str:
         lines.append(f"  {item['what']:<60} " + (f"{s:>9.0f} s" if (s := item["seconds"]) is not None else "        ?"))
     if missing:
         total, blind = sum(item["seconds"] or 0 for item in missing), any(item["seconds"] is None for item in missing)
-        rest = "; ?: not known before the model has run here once, which run does first" if blind else ""
+        rest = "; ?: not known before a pass is timed here, as run does first, or plan --measure" if blind else ""
         measured = "a guess, nothing has run here yet" if all(map(rates.guesses, made.order)) else "from earlier tasks"
         lines.append(f"  estimated in all: {total / 60:.0f} min on this machine's {rates.device} ({measured}{rest})")
     for item in stale:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
 
 import api_models
@@ -104,6 +105,20 @@ def test_a_randomised_model_has_the_line_on_fresh_draws(capsys):
     with torch.no_grad():
         truth = float(torch.stack([net(made).argmax(1) == labels for _ in range(200)]).float().mean())
     assert low <= truth <= high and low <= share <= high
+
+
+def test_images_come_back_even_where_no_fresh_draws_can_judge_them(capsys):
+    """Noise that no seed holds: AutoAttack runs as it does, and a line says why there is no other number."""
+
+    class Secret(api_models.Small):
+        def forward(self, images):
+            return super().forward(images) + random.SystemRandom().random() * torch.eye(10)[0]
+
+    images, labels = test_images(4)
+    ours = AutoAttack(Secret(10).eval(), "Linf", EPS, 0, attacks_to_run=["apgd-ce"], version="custom", device="cpu")
+    ours.apgd.n_iter = 2
+    assert ours.run_standard_evaluation(images, labels, bs=4).shape == images.shape
+    assert "Warning: not judged on fresh draws: your model: its passes differ" in capsys.readouterr().out
 
 
 def test_what_it_cannot_do_is_said():

@@ -97,7 +97,7 @@ def test_a_diagnosis_is_kept_and_marks_the_numbers_beside_it(tmp_path, monkeypat
     found = bench.diagnose(net, some(16), "pgd2", n=16, queries=5, out=tmp_path, **CPU)
     marks = {one.check for one in found if one.verdict == "suspicious"}
     assert marks
-    monkeypatch.setattr(module, "_attacked", lambda *given: 1 / 0)
+    monkeypatch.setattr(module, "attacked", lambda *given: 1 / 0)
     assert bench.diagnose(net, some(16), "pgd2", n=16, queries=5, out=tmp_path, **CPU) == found
     report = bench.evaluate(net, some(16), attacks="pgd2", out=tmp_path, **CPU)
     assert any("suspicious: bench diagnose marks" in flag for flag in report.flags)
@@ -110,11 +110,11 @@ def test_an_interrupted_diagnosis_says_so(monkeypatch, tmp_path):
         raise KeyboardInterrupt
         yield
 
-    true = module._attacked
-    monkeypatch.setattr(module, "_attacked", stops)
+    true = module.attacked
+    monkeypatch.setattr(module, "attacked", stops)
     found = bench.diagnose(api_models.Small(), some(16), "pgd2", n=16, queries=5, out=tmp_path, **CPU)
     assert found[-1].check == "interrupted" and len(found) > 5 and found[-1].verdict == "cannot tell"
-    monkeypatch.setattr(module, "_attacked", true)
+    monkeypatch.setattr(module, "attacked", true)
     assert "large-eps" in {
         one.check for one in bench.diagnose(api_models.Small(), some(16), "pgd2", n=16, queries=5, out=tmp_path, **CPU)
     }

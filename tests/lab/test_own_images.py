@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
 import pickle
+import threading
 import urllib.error
 
 import api_models
@@ -198,7 +201,24 @@ def test_cifar100_as_torchvision_has_it(tmp_path, monkeypatch):
     assert len(CIFAR100.classes) == 100 and list(CIFAR100.classes) == sorted(set(CIFAR100.classes))
 
 
-def test_cifar100_from_its_archive(tmp_path, monkeypatch):
+@pytest.fixture
+def served():
+    """Has a file handed out by a web server of this machine; gives its address."""
+    servers = []
+
+    def serve(path):
+        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(path.parent))
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/{path.name}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_cifar100_from_its_archive(tmp_path, monkeypatch, served):
     """torchvision's own download, of an archive of the real layout made from images that ship here: all 10,000 test
     images, pickled as Python 2 did; then judged by its name. Another file under the right name is refused."""
     from torchvision import datasets
@@ -211,7 +231,7 @@ def test_cifar100_from_its_archive(tmp_path, monkeypatch):
     }
     archive = own_data.cifar100_archive(tmp_path / "cifar-100-python.tar.gz", files, CIFAR100.classes)
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(datasets.CIFAR100, "url", archive.as_uri())
+    monkeypatch.setattr(datasets.CIFAR100, "url", served(archive))
     monkeypatch.setattr(datasets.CIFAR100, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     for split in ("train", "test"):
         monkeypatch.setattr(datasets.CIFAR100, f"{split}_list", [[split, md5[split]]])

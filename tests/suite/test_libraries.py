@@ -37,6 +37,14 @@ def test_every_library_comes_with_its_extra_and_none_with_the_core() -> None:
         assert one.name not in [re.split("[<>=]", line)[0] for line in PROJECT["dependencies"]]
 
 
+def test_the_tests_have_every_library_and_no_extra_is_made_of_extras() -> None:
+    extras = PROJECT["optional-dependencies"]
+    named = {re.split("[<>=~]", line)[0] for line in extras["test"]}
+    for name in ("peers", "robustbench", "timm", "foolbox", "docs"):
+        assert {re.split("[<>=~]", line)[0] for line in extras[name]} <= named
+    assert not [line for several in extras.values() for line in several if line.startswith("freshdraws")]
+
+
 def test_what_recipes_name_at_any_depth_is_found() -> None:
     auto, theirs = Peer(kind="autoattack", name="standard"), Peer(kind="torchattacks", name="PGD")
     assert libraries.needed([PGD()]) == []

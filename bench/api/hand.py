@@ -70,7 +70,7 @@ def lend(
     """Model and data for the time of a call, the arguments checked; `how` is for `asked`."""
     import torch
 
-    from bench.lab.compute.passes import pick_device
+    from bench.lab.compute.device import pick_device
     from bench.lab.images.load import as_tensor
 
     seed_of(seed)

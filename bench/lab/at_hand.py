@@ -15,7 +15,8 @@ from torch import Tensor
 
 from bench import UserError
 from bench.lab.attacks import Crafted
-from bench.lab.compute.passes import keep_memory, pick_device
+from bench.lab.compute.device import passed_over, pick_device, switch
+from bench.lab.compute.memory import keep_memory
 from bench.lab.compute.precision import Fitting
 from bench.lab.foreign.met import Met
 from bench.lab.images import load as datasets
@@ -56,9 +57,9 @@ class AtHand:
         keep_memory(self.device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        # PyTorch's own default on a GPU that has it: convolutions of float32 numbers rounded to 10 bits of mantissa.
-        torch.backends.cudnn.allow_tf32 = not settings.exact
+        switch(self.device, settings.exact)
         self.notes: list[str] = []
+        self.warnings = [said] if (said := passed_over(settings.device, self.device)) else []  # with the first task
         self.fitting = Fitting(self.device, settings.exact, self.notes.append)
         self.met = Met(self.notes.append)
         self._reader = ThreadPoolExecutor(1)

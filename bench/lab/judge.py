@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from bench.lab.compute.joint import joint
 from bench.lab.compute.passes import Compute
@@ -100,7 +99,8 @@ class _Tally:
 
     def __init__(self, shard: Judged, classes: int, prefix: int) -> None:
         n, device = len(shard.images), shard.images.device
-        self.labels, self.classes, self.drawn = shard.labels, classes, 0
+        self.labels, self.drawn = shard.labels, 0
+        self.names = torch.arange(classes, device=device)
         self.counts = torch.zeros(n, classes, dtype=torch.int32, device=device)
         self.sums = torch.zeros(n, classes, dtype=torch.float64, device=device)
         self.right = torch.zeros(prefix, dtype=torch.int32, device=device)
@@ -109,7 +109,7 @@ class _Tally:
 
     def add(self, rows: Tensor, probs: Tensor, winner: Tensor) -> None:
         """More draws of these rows: probs (draws, m, classes), winner (draws, m)."""
-        self.counts[rows] += one_hot(winner, self.classes).sum(0).int()
+        self.counts[rows] += (winner.unsqueeze(2) == self.names).sum(0).int()
         self.sums[rows] += probs.double().sum(0)
         if self.drawn < len(self.right):
             self.right[self.drawn : self.drawn + len(winner)] = (winner == self.labels[rows]).sum(1)

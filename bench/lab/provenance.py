@@ -9,21 +9,27 @@ from typing import Any
 
 import torch
 
+from bench.store.machine import driver
+
 LIBRARIES = ("torch", "torchvision", "numpy", "torchattacks", "pyautoattack", "foolbox", "robustbench", "timm")
 
 
-def made_with(device: torch.device, name: str, arithmetic: str) -> dict[str, Any]:
-    """The device called `name`, its arithmetic, threads and versions."""
+def made_with(device: torch.device, name: str, arithmetic: str, exact: bool) -> dict[str, Any]:
+    """The device called `name`, its arithmetic, threads and versions; those of cuDNN and driver with a GPU."""
     versions = {}
     for library in LIBRARIES:
         try:
             versions[library] = version(library)
         except PackageNotFoundError:
             continue
+    if device.type == "cuda":
+        versions |= {"cuda": torch.version.cuda or "", "driver": driver() or "unknown"}
+        versions |= {"cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
     return {
         "device": name,
         "device_type": device.type,
-        "tf32": device.type == "cuda" and torch.backends.cudnn.allow_tf32,
+        "tf32": device.type == "cuda" and not exact,
+        "exact": exact,
         "threads": torch.get_num_threads(),
         "arithmetic": arithmetic,
         "cores": os.cpu_count(),

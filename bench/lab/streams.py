@@ -18,8 +18,8 @@ Purpose = Literal["train", "start", "grad", "select", "claim", "craft", "score"]
 class Streams(NamedTuple):
     """The generators of one shard of one piece of work.
 
-    `generator("score", 3)` is the same on every machine of one device type, whatever was drawn
-    before, by whom, and in which order.
+    `generator("score", 3)` is the same on every CPU, and on every GPU of one model (what its generator gives depends
+    on how many multiprocessors share it), whatever was drawn before, by whom, and in which order.
     """
 
     seed: int

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bench import Refused
 from bench.lab.at_hand import AtHand
+from bench.lab.compute.device import arithmetic_of
 from bench.lab.compute.passes import Compute
 from bench.lab.compute.precision import IMAGES
 from bench.lab.craft import craft
@@ -37,13 +38,13 @@ class Lab(AtHand):
     def perform(self, task: Task) -> Done:
         """Do one task; its result is in the task's folder when this returns, unless it says that it was refused."""
         start, compute = time.perf_counter(), self.compute()
-        self.notes.clear()
+        self.notes[:], self.warnings = self.warnings, []
         try:
             about = self._perform(task, compute)
         except Refused as error:
             return Done(task, time.perf_counter() - start, {}, tuple(self.notes), error)
         passes = {"forward_passes": compute.forwards, "backward_passes": compute.backwards}
-        made = made_with(self.device, self.device_name, self._arithmetic) | passes | about
+        made = made_with(self.device, self.device_name, self._arithmetic, self.settings.exact) | passes | about
         return Done(task, time.perf_counter() - start, made, tuple(self.notes))
 
     def _perform(self, task: Task, compute: Compute) -> dict[str, Any]:
@@ -64,20 +65,27 @@ class Lab(AtHand):
             case Examples() as recipe:
                 assert recipe.source is not None
                 made = self.craft(recipe, _number(task.shard), compute)
-                about = self.met.about(recipe.source, recipe.data, compute.precision)
-                self.leave(task, made, about["precision"])
+                about = self.passes(recipe.source, recipe.data, compute)
+                self.leave(task, made, about)
                 about |= self.attack(recipe)
             case Outcomes() as recipe:
                 votes = self.judge(recipe, _number(task.shard), compute)
-                about = self.met.about(recipe.target, recipe.examples.data, compute.precision)
-                self.leave(task, to_parquet(votes), about["precision"])
+                about = self.passes(recipe.target, recipe.examples.data, compute)
+                self.leave(task, to_parquet(votes), about)
                 about |= self.crafting(recipe.examples)
         return about
 
-    def leave(self, task: Task, data: bytes, precision: str) -> None:
+    def passes(self, model: Model, data: Data, compute: Compute) -> dict[str, Any]:
+        """How a model's passes were computed in the end, for the provenance."""
+        about = self.met.about(model, data, compute.precision)
+        about["precision"] = arithmetic_of(about["precision"], self.device, self.settings.exact)
+        return about | {"microbatch": compute.microbatch, "compiled": self.fitting.is_compiled(model.key)}
+
+    def leave(self, task: Task, data: bytes, about: dict[str, Any]) -> None:
         """Put a part into the task's folder, with what it was made with: a record's parts may have several makers."""
-        about = {"precision": precision, "device": self.device_name, "arithmetic": self._arithmetic}
-        write_part(task.folder / f"{task.shard:05d}", data, about)
+        told = {name: about[name] for name in ("precision", "microbatch", "compiled")}
+        told |= {"device": self.device_name, "arithmetic": self._arithmetic}
+        write_part(task.folder / f"{task.shard:05d}", data, told)
 
     @cached_property
     def device_name(self) -> str:
@@ -153,6 +161,8 @@ class Lab(AtHand):
             forwards, slopes = gradients(recipe.attack)
             draws = recipe.attack.gradients_a_step
             self.fitting.compile(compute, recipe.source.key, source, recipe, forwards, slopes, draws=draws)
+        else:
+            self.fitting.plain(recipe.source.key)
         streams = Streams(recipe.seed, shard, self.device)
         made = craft(recipe.attack, source, images, labels, streams, compute, claim=recipe.claim)
         tensors = {"images": made.images, "claimed": made.claimed}

@@ -54,6 +54,8 @@ def notes(found: Mapping[str, Any]) -> list[str]:
         for precision, limit in found["limits"].items()
     ]
     lines.append("of the limit: in the row's own precision; of the best: in the fastest precision; timed in each round")
+    if found["arithmetic"]["float32"] == "tf32":
+        lines.append("float32 is TF32 on this GPU, of ours and of the other libraries: PyTorch's own default")
     if any(row["differs"] for case in found["cases"] for row in case["rows"]):
         lines.append("!: outside the 95 % interval of the case's first row: not the same work")
     if not found["trained"]:
@@ -82,6 +84,24 @@ def _rows(case: Mapping[str, Any], trained: bool) -> Cells:
             ]
         )
     return rows
+
+
+def bars(found: Mapping[str, Any]) -> Figure:
+    """Images a second of every way, a panel a case, ours in full colour."""
+    from matplotlib.figure import Figure
+
+    cases = found["cases"]
+    counts = [len(case["rows"]) for case in cases]
+    figure = Figure(figsize=(6.5, 0.5 * len(cases) + 0.22 * sum(counts)), layout="constrained")
+    panels = figure.subplots(len(cases), 1, squeeze=False, gridspec_kw={"height_ratios": counts})[:, 0]
+    for panel, case in zip(panels, cases, strict=True):
+        rows = case["rows"][::-1]
+        colors = ["C0" if row["way"].startswith("bench") else "0.7" for row in rows]
+        panel.barh([row["way"] for row in rows], [row["rate"] for row in rows], color=colors)
+        panel.set_title(_title(case), loc="left", fontsize="small")
+        panel.tick_params(axis="y", length=0)
+    panels[-1].set_xlabel(f"images a second; {found['model']}")
+    return figure
 
 
 def drawn(curves: Mapping[str, Curve]) -> Figure:

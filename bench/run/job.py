@@ -31,7 +31,7 @@ class Job(NamedTuple):
 
     def made_by(self, about: Mapping[str, object]) -> None:
         """Note what a part was computed with, in an earlier run or this one: not all need be the same."""
-        for name in ("precision", "device", "arithmetic"):
+        for name in ("precision", "device", "arithmetic", "microbatch", "compiled"):
             if name in about:
                 self.makers.setdefault(name, set()).add(str(about[name]))
 
@@ -140,7 +140,8 @@ def provenance(job: Job, commit: str) -> dict[str, Any]:
             adds = name in ("forward_passes", "backward_passes") and isinstance(value, int)
             about[name] = about.get(name, 0) + value if adds else value
     for name, said in job.makers.items():
-        about[name] = ", ".join(sorted(said))
+        if said != {str(about.get(name))}:
+            about[name] = ", ".join(sorted(said))
     return about | {
         "made": now(),
         "seconds": round(sum(done.seconds for done in job.about), 2),

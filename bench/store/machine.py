@@ -47,11 +47,12 @@ def processor() -> str:
 
 
 def here(device: str = "auto") -> str:
-    """What manifests made on this machine name as their device: the first GPU's name, or the processor's."""
+    """What manifests made on this machine name as their device: the name of the GPU in use, or the processor's."""
     if kind(device) == "cpu" or not gpus():
         return processor()
     driver, name, handle = ctypes.CDLL("libcuda.so.1"), ctypes.create_string_buffer(256), ctypes.c_int()
-    if driver.cuDeviceGet(ctypes.byref(handle), 0) or driver.cuDeviceGetName(name, 256, handle):
+    number = int(device.partition(":")[2] or 0)
+    if driver.cuDeviceGet(ctypes.byref(handle), number) or driver.cuDeviceGetName(name, 256, handle):
         return processor()
     return name.value.decode(errors="replace")
 
@@ -64,6 +65,14 @@ def share_cores() -> None:
     """
     if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
+
+
+def driver() -> str | None:
+    """The version of NVIDIA's driver; None without one."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"Module\s+(\S+)", Path("/proc/driver/nvidia/version").read_text())
+        return None if found is None else found[1]
+    return None
 
 
 def arithmetic(torch: str, threads: int, microbatch: int, exact: bool) -> str:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from bench.lab.compute.compiling import compiler
 from bench.lab.train import Options
-from bench.lab.train.settings import compile_passes
+from bench.lab.train.compiled import compile_passes
 from bench.lab.train.step import Stepper
 from bench.lab.weights import build
 from bench.models.classifier import Classifier
@@ -85,8 +85,8 @@ def test_an_adversarial_training_step_is_faster_than_the_textbooks(threads: int)
     labels = torch.randint(10, (BATCH,), generator=generator, device=DEVICE)
     theirs = textbook(build.build(recipe).to(DEVICE).requires_grad_(True), images, labels)
     stepper = Stepper(recipe, build.build(recipe), None, 1000, DEVICE, "bfloat16", note=print)
-    if GPU and compiler():
-        compile_passes(stepper)
+    if GPU and compiler("cuda"):
+        compile_passes(stepper, (3, 32, 32))
     ours_images = images.contiguous(memory_format=torch.channels_last)
     times: dict[str, list[float]] = {"ours": [], "textbook": []}
     steps: dict[str, Callable[[], object]] = {
@@ -127,7 +127,7 @@ def test_ten_kills_leave_the_same_weights(tmp_path: Path) -> None:
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.skipif(not compiler(), reason="needs a C compiler")
+@pytest.mark.skipif(not compiler(DEVICE.type), reason="needs a C compiler")
 def test_a_compiled_training_is_two_graphs_and_the_same_losses(tmp_path: Path) -> None:
     """One graph for the model that learns, one for the one attacked: fresh noise compiles nothing anew."""
     from torch._dynamo.utils import counters

@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from bench import UserError
 from bench.lab.attacks.losses import cross_entropy, margin
-from bench.lab.compute.passes import CACHE, LEAST, Compute, laid_out, out_of_memory, pick_device, widest
+from bench.lab.compute.device import pick_device
+from bench.lab.compute.memory import out_of_memory
+from bench.lab.compute.passes import CACHE, LEAST, Compute, laid_out, widest
 from bench.models.classifier import Plain
 from bench.models.noise import ColoredNoise, Noisy
 from bench.models.smoothing import Smoothed
@@ -250,7 +252,7 @@ def test_memory_of_freed_layers_is_kept_for_the_next():
     """
     code = """
 import resource, sys, torch
-from bench.lab.compute.passes import keep_memory
+from bench.lab.compute.memory import keep_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

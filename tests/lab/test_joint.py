@@ -219,8 +219,8 @@ def test_a_network_is_compiled_for_the_size_that_draws_share(monkeypatch, images
     """Where it repays: what the compiler is asked for is what crafting and judging then run most."""
     net = WideResNet(10, 1, generator=seeded(0)).eval()
     model, asked = Smoothed(Plain(net, 10), 0.1), []
-    monkeypatch.setattr("bench.lab.compute.compiling.compiler", lambda: True)
-    monkeypatch.setattr("bench.lab.compute.compiling.compile_for", lambda net, size, backend: asked.append(size))
+    monkeypatch.setattr("bench.lab.compute.compiling.compiler", lambda device: True)
+    monkeypatch.setattr("bench.lab.compute.compiling.compile_for", lambda net, size, *how, **more: asked.append(size))
     fitting = Fitting(torch.device("cuda"), False, lambda message: None)
     monkeypatch.setattr(Fitting, "try_compiling", _on_this_cpu(Fitting.try_compiling))
     examples = Examples(data=Data(stop=images), shard=images)
@@ -237,8 +237,8 @@ def test_a_network_is_compiled_for_the_size_that_draws_share(monkeypatch, images
 
 
 def _on_this_cpu(try_compiling):
-    def there(fitting: Fitting, *words: object) -> None:
+    def there(fitting: Fitting, *words: object, **more: object) -> None:
         fitting.device = CPU
-        try_compiling(fitting, *words)
+        try_compiling(fitting, *words, **more)
 
     return there

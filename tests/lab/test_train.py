@@ -21,6 +21,7 @@ from trainings import CPU, EVERYTHING, SMALL, TRAINING, centres, kill_at, run, s
 from bench import Paused, UserError
 from bench.lab.attacks import pgd
 from bench.lab.compute import compiling
+from bench.lab.compute.compiling import AMX, GPU
 from bench.lab.compute.passes import Compute
 from bench.lab.images.load import Images
 from bench.lab.streams import Streams
@@ -447,20 +448,39 @@ def test_augmented_images_are_shifts_and_flips_of_their_own(seed: int, augment: 
         assert any(torch.equal(image, option) for option in options)
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "gflop", "instructions", "found"),
+    [
+        ("cuda", "float32", 0.01, [], GPU),
+        ("cpu", "bfloat16", 0.43, ["avx2", "amx_bf16"], AMX),
+        ("cpu", "float32", 0.43, ["avx2", "amx_bf16"], None),
+        ("cpu", "bfloat16", 0.43, ["avx2", "avx512f"], None),
+        ("cpu", "bfloat16", 0.03, ["avx2", "amx_bf16"], None),
+    ],
+)
+def test_a_cpu_compiles_where_it_was_seen_to_gain(
+    device: str, precision: str, gflop: float, instructions: list[str], found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the kind of processor, the precision and the network: no clock, so that a resumed training decides alike."""
+    monkeypatch.setattr(compiling, "instructions", lambda: instructions)
+    assert compiling.gain(device, precision, gflop) == found
+    desk = {"gradients": 50_000 * 20 * 2.0, "trained": 50_000 * 20 * 2.0, "gflop": 0.43}
+    assert found in (None, GPU) or compiling.repays(**desk, found=found)
+
+
 def test_compiling_repays_only_with_enough_work() -> None:
     full = {"gradients": 50_000 * 100 * 10.0, "trained": 50_000 * 100 * 2.0, "gflop": 1.69}
-    assert compiling.repays(**full, device="cuda", compiler=True)
-    assert not compiling.repays(**full, device="cuda", compiler=False)
-    assert not compiling.repays(**full, device="cpu", compiler=True)
+    assert compiling.repays(**full, found=GPU)
+    assert not compiling.repays(**full, found=None)
     quick = {"gradients": 9_500 * 7 * 2.0, "trained": 9_500 * 7 * 2.0, "gflop": 0.03}
-    assert not compiling.repays(**quick, device="cuda", compiler=True)
+    assert not compiling.repays(**quick, found=GPU) and not compiling.repays(**quick, found=AMX)
     # Seconds saved: 1.69 GFLOP, 1e7 gradients at 35,800 and at 83,500 a second.
-    assert 1e7 / 35_800 - 1e7 / 83_500 < 2 * compiling.COST < 2e7 / 35_800 - 2e7 / 83_500
-    assert not compiling.repays(1e7, 0, 1.69, "cuda", True) and compiling.repays(2e7, 0, 1.69, "cuda", True)
+    assert 1e7 / 35_800 - 1e7 / 83_500 < 2 * GPU.cost < 2e7 / 35_800 - 2e7 / 83_500
+    assert not compiling.repays(1e7, 0, 1.69, GPU) and compiling.repays(2e7, 0, 1.69, GPU)
     # A vote of 512 draws on 10,000 images saves 23 s and compiles for longer; a hundred steps of EoT 16 save minutes.
-    assert not compiling.repays(0, 0, 1.69, "cuda", True, forwards=10_000 * 512)
-    assert compiling.repays(10_000 * 100 * 16, 0, 1.69, "cuda", True)
-    assert compiling.repays(0, 0, 1.69, "cuda", True, forwards=5e7)
+    assert not compiling.repays(0, 0, 1.69, GPU, forwards=10_000 * 512)
+    assert compiling.repays(10_000 * 100 * 16, 0, 1.69, GPU)
+    assert compiling.repays(0, 0, 1.69, GPU, forwards=5e7)
 
 
 def test_work_is_counted() -> None:

@@ -4,44 +4,73 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from bench.store.machine import instructions
+
 Forward = Callable[[Tensor], Tensor]
-COST = 90.0
-"""Seconds that compiling both directions, in training and under attack, takes."""
-
-# Images a second of a WRN-28-4 with colored noise on an H100, eager and compiled, in bfloat16 at batch 1024.
-GFLOP = 1.69
-FORWARDS = (94_700, 164_600)
-GRADIENTS = (35_800, 83_500)
-STEPS = (33_000, 37_700)
 
 
-def repays(gradients: float, trained: float, gflop: float, device: str, compiler: bool, forwards: float = 0.0) -> bool:
+class Gain(NamedTuple):
+    """What compiling gives: images a second, eager and compiled, of forward passes, gradients to the input and training
+    steps of a network of `gflop` billion operations; `cost` in seconds, of both directions in training and attack."""
+
+    gflop: float
+    forwards: tuple[int, int]
+    gradients: tuple[int, int]
+    steps: tuple[int, int]
+    cost: float
+
+
+GPU = Gain(1.69, (94_700, 164_600), (35_800, 83_500), (33_000, 37_700), 90.0)
+"""A WRN-28-4 with colored noise on an H100, in bfloat16 at batch 1024."""
+AMX = Gain(0.43, (1, 1), (620, 770), (422, 565), 120.0)
+"""A WRN-28-2 with colored noise on two cores with matrix units (AMX), in bfloat16 at batch 128: compiling leaves
+convolutions as they are, but batch norm, ReLU and noise are over half of a step there. Without such units it gives
+nothing: in float32 on two cores with AVX2 an adversarial step took 4.04 s compiled and 4.09 s eager."""
+NARROWEST = 0.4
+"""Billions of operations of the smallest network known to gain on a CPU: a WRN-10-1 does not."""
+
+
+def gain(device: str, precision: str, gflop: float) -> Gain | None:
+    """What compiling a network gives on this device; None where it gives nothing, or nobody knows."""
+    if device == "cuda":
+        return GPU
+    amx = device == "cpu" and precision == "bfloat16" and "amx_bf16" in instructions()
+    return AMX if amx and gflop >= NARROWEST else None
+
+
+def repays(gradients: float, trained: float, gflop: float, found: Gain | None, forwards: float = 0.0) -> bool:
     """Whether compiling saves at least twice what it costs.
 
     `gradients` images to perturb (times attack steps), `trained` images to learn from and `forwards` to
     predict (times draws) are ahead, with a network of `gflop` billion operations an image forward. It
-    depends on the work alone, not on a clock, so that a resumed training decides as it did. On a CPU it
-    never does: measured on 2 cores, a compiled WRN-10-1 in channels_last is no faster in float32 and slower
-    in bfloat16.
+    depends on the work and the processor's kind alone, not on a clock, so that a resumed training decides as it did.
     """
-    if device != "cuda" or not compiler:
+    if found is None:
         return False
 
     def saved(images: float, speeds: tuple[int, int]) -> float:
-        return images * gflop / GFLOP * (1 / speeds[0] - 1 / speeds[1])
+        return images * gflop / found.gflop * (1 / speeds[0] - 1 / speeds[1])
 
-    return saved(gradients, GRADIENTS) + saved(trained, STEPS) + saved(forwards, FORWARDS) >= 2 * COST
+    ahead = saved(gradients, found.gradients) + saved(trained, found.steps) + saved(forwards, found.forwards)
+    return ahead >= 2 * found.cost
 
 
-def compile_for(net: nn.Module, size: int, backend: str = "inductor") -> Callable[[], None]:
+def compile_for(
+    net: nn.Module, size: int, backend: str = "inductor", *, backward: bool = True, autocast: bool | None = None
+) -> Callable[[], None]:
     """Compile the forward pass of `net` for batches of `size` images; others run as they did. Returns what undoes it.
 
-    One shape is one graph, so that a smaller last shard or a batch that shrinks compiles nothing anew.
+    One shape is one graph, so that a smaller last shard or a batch that shrinks compiles nothing anew. Nor does a pass
+    of another kind: with a gradient where `backward` is false, or in another precision than `autocast` says (None:
+    whatever comes first).
     """
     import torch._dynamo  # a second to import, and few runs compile
 
@@ -51,7 +80,9 @@ def compile_for(net: nn.Module, size: int, backend: str = "inductor") -> Callabl
     fast: Forward = torch.compile(plain, dynamic=False, backend=backend)
 
     def forward(images: Tensor) -> Tensor:
-        return fast(images) if len(images) == size else plain(images)
+        same = autocast is None or torch.is_autocast_enabled(images.device.type) == autocast
+        meant = len(images) == size and same and (backward or not torch.is_grad_enabled())
+        return fast(images) if meant else plain(images)
 
     def undo() -> None:
         net.forward = plain
@@ -61,10 +92,15 @@ def compile_for(net: nn.Module, size: int, backend: str = "inductor") -> Callabl
     return undo
 
 
-def compiler() -> bool:
-    """Whether what torch.compile needs is there: a C compiler, and Triton for a GPU."""
-    found = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-    return found and (not torch.cuda.is_available() or importlib.util.find_spec("triton") is not None)
+def compiler(device: str) -> bool:
+    """Whether what torch.compile needs is there: Python's headers, and Triton with a C compiler for a GPU ("cuda"),
+    or a C++ compiler for a CPU."""
+    headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    if device == "cuda":
+        found = any(map(shutil.which, ("cc", "gcc", "clang"))) and importlib.util.find_spec("triton") is not None
+    else:
+        found = any(map(shutil.which, ("g++", "clang++", "c++")))
+    return headers and found
 
 
 def gigaflops(net: nn.Module, side: int = 32) -> float:

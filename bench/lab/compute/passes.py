@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,13 +10,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from bench import Refused, UserError
+from bench import Refused
+from bench.lab.compute.memory import give_back, out_of_memory
 from bench.models.classifier import Classifier, Realisation
 
 Part = TypeVar("Part")
 CACHE = 8_000_000  # bytes of the widest layer that a CPU works on at once
 LEAST = 8  # images, below which the weights' own traffic costs more than the cache saves
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (n, classes) and labels (n,) to a loss for each image (n,)."""
 
@@ -36,7 +34,7 @@ class Disconnected(Refused):
 
 @dataclass
 class Compute:
-    """Runs realisations in microbatches. `note` is told, once, when memory made them smaller.
+    """Runs realisations in microbatches. `note` is told, once, when memory made them smaller, `lowered` their new size.
 
     Counts forward and backward passes (one pass = one image) for the provenance.
 
@@ -50,6 +48,7 @@ class Compute:
     microbatch: int = 512
     note: Callable[[str], None] = lambda message: None
     joining: bool = True
+    lowered: Callable[[int], None] = lambda size: None
     forwards: int = field(default=0)
     backwards: int = field(default=0)
 
@@ -125,16 +124,23 @@ class Compute:
             stop = start + self.part(left)
             try:
                 parts.append(run(start, stop))
+                start = stop
+                continue
             except RuntimeError as error:
                 if not out_of_memory(error) or self.microbatch == 1:
                     raise
-                self.microbatch = max(1, min(self.microbatch, stop - start) // 2)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                self.note(f"out of memory: going on with {self.microbatch} images at a time")
-                continue
-            start = stop
+            self.lower(stop - start, "going on with {} images at a time")
         return parts
+
+    def lower(self, failed: int, words: str) -> None:
+        """Take half as many images at once as memory did not suffice for, and say so in `words`.
+
+        To be called outside the except clause, whose traceback holds the memory of the pass that failed.
+        """
+        self.microbatch = max(1, min(self.microbatch, failed) // 2)
+        give_back(self.device)
+        self.lowered(self.microbatch)
+        self.note("out of memory: " + words.format(self.microbatch))
 
 
 def laid_out(model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> int:
@@ -171,38 +177,3 @@ def widest(model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> int:
         for hook in hooks:
             hook.remove()
     return most
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a RuntimeError says that the device's or the host's memory was not enough."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    text = str(error)
-    return "out of memory" in text or "can't allocate memory" in text or "DefaultCPUAllocator" in text
-
-
-def keep_memory(device: torch.device) -> None:
-    """Have this process keep the memory of freed layers for the next ones, on a CPU under glibc; elsewhere nothing.
-
-    glibc gives a large block back to the system as soon as it is free, and every pass asks for the same pages
-    anew. Kept are at most a gigabyte, and no block above 32 MB, glibc's own bound.
-    """
-    if device.type == "cpu" and "CS_GNU_LIBC_VERSION" in os.confstr_names:
-        settings = ctypes.CDLL(None)
-        settings.mallopt(TRIM_THRESHOLD, 2**30)
-        settings.mallopt(MMAP_THRESHOLD, 32 * 2**20)
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name` ("auto": a GPU if there is one); UserError if it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise UserError("--device", f"no device is called {name!r}", "use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError("--device", f"this machine has no {name}", "use --device cpu or auto")
-    return device

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +60,17 @@ def _one_draw(model: Classifier, images: Tensor) -> Realisation:
         return model.realise(images.shape, generator)
 
 
+class Compiled(NamedTuple):
+    """What a network is compiled for: parts of `size` images, with a gradient or only without one."""
+
+    size: int
+    precision: str
+    backward: bool
+
+    def serves(self, other: Compiled) -> bool:
+        return self[:2] == other[:2] and (self.backward or not other.backward)
+
+
 @dataclass
 class Fitting:
     """What a worker has found out of its models, by their keys. `exact` forbids all that changes a last bit."""
@@ -68,13 +81,16 @@ class Fitting:
     _widest: dict[str, int] = field(default_factory=dict)
     _alike: dict[tuple[str, str], bool] = field(default_factory=dict)
     _work: dict[str, float] = field(default_factory=dict)
-    _tried: set[str] = field(default_factory=set)
+    _compiled: dict[str, tuple[Compiled, Callable[[], None]]] = field(default_factory=dict)
+    _failed: set[str] = field(default_factory=set)
+    _fits: dict[str, int] = field(default_factory=dict)
     _heads: dict[str, bool] = field(default_factory=dict)
     _shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def settle(self, key: str, model: Classifier, shape: tuple[int, int, int] = (3, 32, 32)) -> None:
         """Lay a frozen model out in memory, measured by an image of `shape`, and compute once what no draw changes."""
-        self._tried.discard(key)
+        self._compiled.pop(key, None)  # that was another copy
+        self._failed.discard(key)
         self._heads.pop(key, None)
         self._shapes[key] = shape
         self._widest[key] = 0 if self.exact else laid_out(model, shape)
@@ -99,6 +115,8 @@ class Fitting:
         if compute.precision == "bfloat16" and not self._head(key, model):
             self.note("a model does not end in a linear layer: its logits are rounded to bfloat16's 8 bits and may tie")
         compute.suit(self._widest[key])
+        compute.microbatch = min(compute.microbatch, self._fits.get(key, compute.microbatch))
+        compute.lowered = partial(self._fits.__setitem__, key)  # what did not fit once is not tried with every shard
 
     def teach(self, key: str, model: Classifier) -> None:
         """Have a settled model compute as training does, which keeps its arithmetic, until `suit` is called again."""
@@ -142,18 +160,32 @@ class Fitting:
 
         Only ours: a stranger's network may draw random numbers, which a compiler draws otherwise.
         """
-        net = getattr(getattr(model, "base", model), "net", None)
-        if alters(model):
+        net, slope = getattr(getattr(model, "base", model), "net", None), slopes > 0
+        if self.device.type != "cuda" or self.exact or not isinstance(net, WideResNet) or alters(model):
             return
-        if self.device.type != "cuda" or self.exact or not isinstance(net, WideResNet) or key in self._tried:
+        if key in self._failed:
             return
         work = self._work.get(key) or compiling.gigaflops(net)
         self._work[key], n = work, images_in(examples)
-        if compiling.repays(n * slopes, 0.0, work, "cuda", compiling.compiler(), n * forwards):
-            self._tried.add(key)
-            shard = min(n, examples.shard)
-            images = (shard * compute.joint(model, draws, shard), *examples.data.of_image)
-            self.try_compiling(compute, model, net, images, slopes > 0)
+        found = compiling.gain("cuda", compute.precision, work) if compiling.compiler("cuda") else None
+        if not compiling.repays(n * slopes, 0.0, work, found, n * forwards):
+            return
+        shard = min(n, examples.shard)
+        images = (shard * compute.joint(model, draws, shard), *examples.data.of_image)
+        meant = Compiled(compute.part(images[0]), compute.precision, slope)
+        done = self._compiled.get(key)
+        if done is None or not done[0].serves(meant):
+            self.plain(key)
+            self.try_compiling(compute, model, net, images, slope, key=key)
+
+    def plain(self, key: str) -> None:
+        """Undo what was compiled of a model: for another purpose, or for others who would meet buffers that are used
+        once (`retain_graph`)."""
+        if key in self._compiled:
+            self._compiled.pop(key)[1]()
+
+    def is_compiled(self, key: str) -> bool:
+        return key in self._compiled
 
     def try_compiling(
         self,
@@ -163,10 +195,12 @@ class Fitting:
         shape: tuple[int, ...],
         backward: bool,
         backend: str = "inductor",
+        *,
+        key: str = "",
     ) -> None:
         """Compile `net` for the parts of a shard of this shape and do one pass; where that fails all runs as it did."""
-        part = compute.part(shape[0])
-        undo = compiling.compile_for(net, part, backend)
+        part, autocast = compute.part(shape[0]), compute.precision == "bfloat16"
+        undo = compiling.compile_for(net, part, backend, backward=backward, autocast=autocast)
         images = torch.full((part, *shape[1:]), 0.5, device=self.device)
         own = Compute(self.device, compute.precision, compute.microbatch)
         try:
@@ -176,4 +210,7 @@ class Fitting:
                 own.gradient(realisation, images, images, lambda logits, _: logits.sum(1))
         except Exception as error:  # whatever a compiler can raise, eager PyTorch does not need it
             undo()
+            self._failed.add(key)
             self.note(f"torch.compile failed ({type(error).__name__}): going on without it")
+            return
+        self._compiled[key] = Compiled(part, compute.precision, backward), undo

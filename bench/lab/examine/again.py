@@ -41,7 +41,7 @@ class Way:
             _, compute.microbatch, exact = found
             compute.joining = not exact
         declared = self.record.get(name, "auto")
-        if declared in ("float16", "float64"):  # a stranger's own weights: the passes are left as they are
+        if declared in ("float16", "float64", "tf32"):  # a stranger's own weights, a GPU's word: passes are as they are
             declared = "float32"
         lab.suit(compute, declared if declared in ("float32", "bfloat16") else "auto", model, outcomes.examples.data)
         if self.other == "arithmetic":

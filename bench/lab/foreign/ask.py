@@ -227,6 +227,6 @@ def global_states() -> dict[str, object]:
     """The states of the global generators, by the library that they are of."""
     numpy = np.random.get_state(legacy=False)["state"]
     torches = [torch.get_rng_state().numpy().tobytes()]
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torches += [torch.cuda.get_rng_state(device).numpy().tobytes() for device in range(torch.cuda.device_count())]
     return {"torch": torches, "numpy": (numpy["key"].tobytes(), numpy["pos"]), "random": random.getstate()}

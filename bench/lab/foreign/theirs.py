@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import Paused, Refused, UserError
-from bench.lab.compute.passes import out_of_memory
+from bench.lab.compute.memory import out_of_memory
 from bench.models.adapters.python import Function, on_path
 from bench.models.classifier import Atom, Classifier, Realisation
 

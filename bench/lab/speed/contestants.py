@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.lab.attacks.peers import autoattack
 from bench.lab.attacks.peers.fence import fence
 from bench.lab.compute.passes import Compute, widest
+from bench.lab.compute.precision import supported
 from bench.lab.craft import craft
 from bench.lab.judge import Judged, judge
 from bench.lab.streams import Streams
@@ -22,7 +23,11 @@ from bench.models.noise import Noisy
 from bench.recipes import PGD, Peer, Stopping
 from bench.votes.votes import Votes
 
-PRECISIONS = ("float32", "bfloat16")
+
+def precisions(device: torch.device) -> tuple[str, ...]:
+    """What ours computes in on this device: bfloat16 too, unless it were emulated, minutes slower than float32."""
+    return ("float32", "bfloat16") if supported(device) else ("float32",)
+
 
 Result = Tensor | Votes
 
@@ -75,7 +80,7 @@ def pgd(attack: PGD, model: Classifier, device: torch.device) -> list[Way]:
     stops = ", early stop" if attack.early_stop else ""
     return [
         Way(f"bench {precision}{stops}", "bench", precision, partial(_ours, attack, model, device, precision))
-        for precision in PRECISIONS
+        for precision in precisions(device)
     ]
 
 

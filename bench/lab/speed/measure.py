@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from bench.lab.compute.compiling import gigaflops
-from bench.lab.compute.passes import keep_memory, pick_device
+from bench.lab.compute.device import arithmetic_of, pick_device
+from bench.lab.compute.memory import keep_memory
 from bench.lab.images import load as data
-from bench.lab.speed.contestants import PRECISIONS, Way, judged, looped, pgd, rivals, suited
+from bench.lab.speed.contestants import Way, judged, looped, pgd, precisions, rivals, suited
 from bench.lab.speed.race import Row, clock, limit, race
 from bench.lab.speed.subjects import Note, Subjects, subjects
 from bench.models.classifier import Classifier
@@ -61,7 +62,7 @@ def speed(
 
     `model` is "wrn-DEPTH-WIDTH" (untrained: speeds mean something, accuracies do not), "resnet18"
     (the undefended network that pyautoattack ships) or a folder of trained weights. Without
-    `sizes`, they are chosen so that all of it takes under five minutes. UserError for an unknown model or device.
+    `sizes`, they are chosen so that all of it takes under two minutes. UserError for an unknown model or device.
     """
     place = pick_device(device)
     keep_memory(place)  # as a run does; the other libraries have it too
@@ -78,7 +79,7 @@ def measure(
     sizes = sizes or adapted(limits["float32"][1], device)
     table = [run() for run in _cases(models, device, sizes, images, labels, note)]
     work = gigaflops(models.plain)
-    peaks = {precision: _peak(device, precision) for precision in PRECISIONS}
+    peaks = {precision: _peak(device, precision) for precision in precisions(device)}
     return {
         "model": models.name,
         "trained": models.trained,
@@ -87,6 +88,7 @@ def measure(
         "seconds": round(time.perf_counter() - begun, 1),
         "sizes": sizes._asdict(),
         "gigaflop_forward": round(work, 3),
+        "arithmetic": {one: arithmetic_of(one, device, exact=False) for one in precisions(device)},
         "limits": {
             precision: {
                 "forwards": round(limits[precision][0], 1),
@@ -95,23 +97,25 @@ def measure(
                 "share_of_peak": round(2 * work * limits[precision][1] / peaks[precision], 3),
                 "peak_gigaflops": round(peaks[precision], 1),
             }
-            for precision in PRECISIONS
+            for precision in precisions(device)
         },
         "cases": [case._asdict() | {"rows": [row._asdict() for row in case.rows]} for case in table],
     }
 
 
-def adapted(gradients: float, device: torch.device, budget: float = 200.0) -> Sizes:
-    """Sizes for about `budget` seconds on a machine that does so many float32 gradients a second."""
+def adapted(gradients: float, device: torch.device, budget: float = 60.0) -> Sizes:
+    """Sizes for about `budget` seconds on a machine that does so many float32 gradients a second; start, warming up and
+    scoring take up to half a minute more."""
     if device.type == "cuda":
         return Sizes(4096, 4096, 1024, 8, 1024, 512, 3)
+    draws, eot, rounds = 64, 2, 2
 
     def fit(share: float, cost: float) -> int:
-        return int(max(8, min(1024, share * budget * gradients / cost // 8 * 8)))
+        return int(max(4, min(1024, share * budget * gradients / cost // 4 * 4)))
 
     # cost: gradients an image, over all ways and rounds; a forward pass is half a gradient
-    vote = fit(0.3, 2.3 * 128 / 2)
-    return Sizes(fit(0.1, 6), fit(0.4, 6.2 * 10 * 3), fit(0.2, 3.6 * 40), 4, vote, 128, 3)
+    clean, attack = fit(0.1, 2 * rounds), fit(0.45, 4.5 * 10 * rounds)
+    return Sizes(clean, attack, fit(0.2, 3.5 * 10 * eot), eot, fit(0.25, 2.3 * draws / 2), draws, rounds)
 
 
 def _cases(
@@ -129,7 +133,7 @@ def _cases(
     def case(title: str, model: Classifier, ways: list[Way], n: int, rounds: int, work: Work) -> Callable[[], Case]:
         def run() -> Case:
             note(f"{title}: {n} images, {len(ways)} ways, {rounds} rounds")
-            limits = [limit(plain, device, precision, work.backward) for precision in PRECISIONS]
+            limits = [limit(plain, device, precision, work.backward) for precision in precisions(device)]
             return Case(
                 title,
                 n,
@@ -138,7 +142,7 @@ def _cases(
 
         return run
 
-    clean = [judged(plain, device, 1, fixed, precision, f"bench {precision}") for precision in PRECISIONS]
+    clean = [judged(plain, device, 1, fixed, precision, f"bench {precision}") for precision in precisions(device)]
     attacks = pgd(attack, plain, device) + (pgd(early, plain, device) if models.trained else [])
     cases = [
         case("clean evaluation", plain, [*clean, looped(plain, device, 1)], sizes.clean, sizes.rounds, Work(1, False)),
@@ -152,7 +156,7 @@ def _cases(
     cases.append(case(title, noisy, ways, sizes.eot_images, sizes.vote_rounds, Work(10 * sizes.eot, True)))
     ways = [
         judged(noisy, device, sizes.draws, rule, precision, f"bench {precision}, {rule.kind}")
-        for precision in PRECISIONS
+        for precision in precisions(device)
         for rule in (fixed, adaptive)
     ]
     ways.append(looped(noisy, device, sizes.draws))
@@ -164,7 +168,7 @@ def _cases(
 def _limits(model: Classifier, device: torch.device, images: Tensor) -> dict[str, tuple[float, float]]:
     """Forward passes and input gradients a second, by precision, of the network and nothing around it."""
     found = {}
-    for precision in PRECISIONS:
+    for precision in precisions(device):
         size = suited(model, device, precision).microbatch
         some = images[: size if device.type == "cpu" else 4 * size]
         rates = []
@@ -181,7 +185,12 @@ def _peak(device: torch.device, precision: str) -> float:
     """Billions of floating-point operations a second of a large matrix product."""
     n = 8192 if device.type == "cuda" else 1024
     a = torch.ones(n, n, device=device, dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    took = [clock(lambda: a @ a, device) for _ in range(6)]
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:  # float32 convolutions of a GPU compute in TF32, and so does what they are held against
+        torch.backends.cuda.matmul.allow_tf32 = device.type == "cuda"
+        took = [clock(lambda: a @ a, device) for _ in range(6)]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
     return 2 * n**3 / min(took) / 1e9
 
 

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import Paused, UserError
-from bench.lab.compute import compiling
 from bench.lab.compute.passes import Compute
 from bench.lab.compute.precision import supported
 from bench.lab.streams import Streams
 from bench.lab.train import curves, outcome, state
 from bench.lab.train.batches import Batches, order
+from bench.lab.train.compiled import Compiled
 from bench.lab.train.inputs import Inputs, checked
 from bench.lab.train.optimise import rate
 from bench.lab.train.options import Options, Use
-from bench.lab.train.settings import compile_passes, fingerprint, net_of, settings
+from bench.lab.train.settings import fingerprint, settings
 from bench.lab.train.step import Stepper
 from bench.lab.weights import build
-from bench.models.classifier import Classifier, alters
+from bench.models.classifier import Classifier
 from bench.recipes import Distilled, Trained
 
 WINDOW = 100
@@ -59,7 +59,7 @@ def train(
     """
     options = options or Options()
     inputs = checked(recipe, images, labels, teacher, targets)
-    with settings(device, options.exact):
+    with settings(options.exact):
         return _Run(recipe, inputs, teacher, device, state_dir, options).finish(out)
 
 
@@ -93,12 +93,12 @@ class _Run:
         self.sum = torch.zeros((), device=device, dtype=torch.float64)
         self.at, self.rows, self.spent = 0, list[dict[str, Any]](), 0.0
         self.kept = -1  # the step of the last state on the disk
-        self.compiled = self._compiles()
+        shape = (self.batches.images.shape[3], self.batches.height, self.batches.width)
+        self.compiled = Compiled(self.stepper, shape, self.total * training.batch, options)
         self.inputs = fingerprint(inputs, teacher)
         self._restore()
         self.begun = self.saved = time.monotonic()
-        if self.compiled:
-            compile_passes(self.stepper)
+        self.compiled.begin()
 
     def finish(self, out: Path) -> dict[str, Any]:
         """Train to the end and write what comes out."""
@@ -113,7 +113,8 @@ class _Run:
         finally:
             self.events.close()
         self._save()
-        return outcome.write(out, self.stepper, self.rows, self._seconds, self.inputs, self.compiled)
+        how = {"compiled": self.compiled.on, "exact": self.options.exact}
+        return outcome.write(out, self.stepper, self.rows, self._seconds, self.inputs, **how)
 
     def _step(self) -> None:
         epoch, position = divmod(self.at, self.steps)
@@ -125,6 +126,7 @@ class _Run:
         images, labels = self.batches(rows, self.stepper.streams(Use.AUGMENT, self.at).generator("train"))
         cached = None if self.targets is None else self.targets[rows]
         loss = self.stepper(images, labels, cached, self.at)
+        self.compiled.follow()
         self.recent[self.at % WINDOW] = loss
         self.sum += loss
         self.at += 1
@@ -198,7 +200,7 @@ class _Run:
             "step": self.at, "key": self.recipe.key, "inputs": self.inputs, "rows": self.rows,
             "seconds": self._seconds, "microbatch": compute.microbatch,
             "forwards": compute.forwards, "backwards": compute.backwards, "taught": self.stepper.taught.forwards,
-            "compiled": self.compiled,
+            "compiled": self.compiled.on,
         }  # fmt: skip
         state.write(self.directory, tensors, facts)
         self.kept, self.saved = self.at, time.monotonic()
@@ -213,23 +215,12 @@ class _Run:
         self.sum.copy_(tensors["sum"])
         self.at, self.rows, self.spent = facts["step"], facts["rows"], facts["seconds"]
         self.kept = self.at
-        self.compiled = facts["compiled"]
+        self.compiled.on = facts["compiled"]
         compute = self.stepper.compute
         compute.microbatch = facts["microbatch"]
         compute.forwards, compute.backwards = facts["forwards"], facts["backwards"]
         self.stepper.taught.forwards = facts["taught"]
         self._note(f"going on from step {self.at} of {self.total}")
-
-    def _compiles(self) -> bool:
-        if alters(self.stepper.core):
-            return False
-        if self.options.compile != "auto":
-            return self.options.compile == "always"
-        attack, seen = self.recipe.training.attack, float(self.total * self.recipe.training.batch)
-        steps = attack.steps * attack.gradients_a_step if attack is not None and self.stepper.perturbed > 0 else 0
-        halves = (self.stepper.perturbed > 0) + (self.stepper.perturbed < 1)
-        work = compiling.gigaflops(net_of(self.stepper.shown), self.batches.height)
-        return compiling.repays(seen * steps, seen * halves, work, self.device.type, compiling.compiler())
 
     @property
     def _seconds(self) -> float:

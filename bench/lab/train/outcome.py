@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from bench.lab.compute.device import arithmetic_of
 from bench.lab.train import curves
 from bench.lab.train.step import Stepper
 from bench.lab.weights import files
@@ -15,7 +16,7 @@ from bench.recipes import summary
 
 
 def write(
-    out: Path, stepper: Stepper, rows: list[dict[str, Any]], seconds: float, inputs: str, compiled: bool
+    out: Path, stepper: Stepper, rows: list[dict[str, Any]], seconds: float, inputs: str, *, compiled: bool, exact: bool
 ) -> dict[str, Any]:
     """Fill `out` with safetensors shards, `model.toml` and `curves.parquet`; returns the provenance.
 
@@ -32,7 +33,7 @@ def write(
         "backward_passes": compute.backwards,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
-        "precision": compute.precision,
+        "precision": arithmetic_of(compute.precision, device, exact),
         "compiled": compiled,
         "microbatch": compute.microbatch,
         "epochs": training.epochs,

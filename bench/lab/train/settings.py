@@ -1,4 +1,4 @@
-"""What stands around a training: PyTorch's switches, compiled passes, and what a kept state depends on."""
+"""What stands around a training: PyTorch's switches, and what a kept state depends on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from bench.lab.compute.device import switched
 from bench.lab.train.inputs import Inputs
-from bench.lab.train.step import Stepper
 from bench.models.classifier import Classifier
 
 
@@ -26,19 +26,12 @@ def fingerprint(inputs: Inputs, teacher: Classifier | None) -> str:
 
 
 @contextmanager
-def settings(device: torch.device, exact: bool) -> Iterator[None]:
+def settings(exact: bool) -> Iterator[None]:
     """PyTorch's global switches for a training, put back afterwards."""
-    before = torch.are_deterministic_algorithms_enabled()
-    try:
-        if exact:
-            torch.use_deterministic_algorithms(True)
-        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=not exact, deterministic=exact)
-        with cudnn, warnings.catch_warnings():
-            # Tracing looks at the gradients of noisy weights, which are no leaves and have none.
-            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+    with switched(exact), warnings.catch_warnings():
+        # Tracing looks at the gradients of noisy weights, which are no leaves and have none.
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+        yield
 
 
 def net_of(model: nn.Module) -> nn.Module:
@@ -47,10 +40,3 @@ def net_of(model: nn.Module) -> nn.Module:
     net = inner.net  # type: ignore[union-attr]
     assert isinstance(net, nn.Module)
     return net
-
-
-def compile_passes(stepper: Stepper) -> None:
-    """Compile the network's forward pass in both roles; the pass backward follows from it."""
-    for model in (stepper.core, stepper.attacked):
-        net = net_of(model)
-        net.forward = torch.compile(net.forward, dynamic=False)

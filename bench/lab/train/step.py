@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.lab.compute.passes import Compute, out_of_memory
+from bench.lab.compute.memory import give_back, out_of_memory
+from bench.lab.compute.passes import Compute
 from bench.lab.streams import Streams
 from bench.lab.train.optimise import average, optimiser, rate
 from bench.lab.train.options import Use
@@ -34,6 +36,12 @@ def shadow(model: Classifier) -> Classifier:
     for module, origin in zip(twin.modules(), model.modules(), strict=True):
         module._buffers.update(origin._buffers)
     return twin
+
+
+def copy_all(tensors: list[Tensor], into: list[Tensor]) -> None:
+    """Copy each tensor into its counterpart."""
+    if tensors:
+        torch._foreach_copy_(into, tensors)
 
 
 def noisy_input(core: Classifier, recipe: Trained | Distilled) -> Classifier:
@@ -77,6 +85,8 @@ class Stepper:
             self.averaged = self.shown = copy.deepcopy(self.model).eval().requires_grad_(False)
             now = self.model.state_dict()
             self.pairs = [(m, now[k]) for k, m in self.averaged.state_dict().items() if m.is_floating_point()]
+        self.statistics = list(self.model.buffers())
+        self.kept = [buffer.clone() for buffer in self.statistics]
         self.optimiser = optimiser(training.optimiser, self.model)
         self.compute = Compute(device, precision, training.batch)
         judged = recipe.precision if isinstance(recipe, Distilled) else precision
@@ -128,8 +138,10 @@ class Stepper:
     def __call__(self, images: Tensor, labels: Tensor, cached: Tensor | None, at: int) -> Tensor:
         """Step `at` (from 0) on images (b, 3, h, w); `cached` (b, classes) are the clean batch's targets.
 
-        Returns the loss (a scalar on the device). Runs again in smaller parts when memory is short.
+        Returns the loss (a scalar on the device). Runs again in smaller parts when memory is short, from what the
+        batch statistics were before: no batch counts twice.
         """
+        copy_all(self.statistics, self.kept)
         while True:
             try:
                 loss = self._gradients(images, labels, cached, at)
@@ -137,11 +149,7 @@ class Stepper:
             except RuntimeError as error:
                 if not out_of_memory(error) or self.compute.microbatch == 1:
                     raise
-                self.compute.microbatch = -(-min(self.compute.microbatch, len(images)) // 2)
-                self.optimiser.zero_grad(set_to_none=True)
-                if self.compute.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                self.note(f"out of memory: batches of {len(images)} go on in parts of {self.compute.microbatch}")
+            self._lower(len(images))
         training = self.recipe.training
         share = rate(training.schedule, training.epochs, self.steps, at)
         for group in self.optimiser.param_groups:
@@ -156,6 +164,23 @@ class Stepper:
         if training.ema is not None:
             average(self.pairs, training.ema, at)
         return loss
+
+    @contextlib.contextmanager
+    def unlearnt(self) -> Iterator[None]:
+        """Passes inside leave the batch statistics as they were."""
+        copy_all(self.statistics, self.kept)
+        try:
+            yield
+        finally:
+            copy_all(self.kept, self.statistics)
+
+    def _lower(self, batch: int) -> None:
+        """Make the parts of a batch smaller, outside the except clause, whose traceback holds the failed pass."""
+        self.compute.microbatch = -(-min(self.compute.microbatch, batch) // 2)
+        self.optimiser.zero_grad(set_to_none=True)
+        copy_all(self.kept, self.statistics)
+        give_back(self.compute.device)
+        self.note(f"out of memory: batches of {batch} go on in parts of {self.compute.microbatch}")
 
     def _gradients(self, images: Tensor, labels: Tensor, cached: Tensor | None, at: int) -> Tensor:
         recipe, attack = self.recipe, self.recipe.training.attack

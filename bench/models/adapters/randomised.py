@@ -152,7 +152,8 @@ def mixed(*numbers: int) -> int:
 def seeded(seed: int, held: Sequence[Held] = ()) -> Iterator[None]:
     """Seed all global generators inside, and give them back as they were; `held` ones are seeded, too."""
     python, numpy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    # Asking a GPU for its generator's state would start CUDA on it, in a run that computes on the CPU too.
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         random.seed(seed)

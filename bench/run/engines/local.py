@@ -16,6 +16,7 @@ from typing import Any
 from bench import UserError
 from bench.recipes import Data
 from bench.run.engines import start
+from bench.store.machine import gpus
 from bench.store.tasks import Done, Hooks, Settings, Task
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -52,9 +53,8 @@ class Workers:
         threads = settings.threads or max(1, (os.cpu_count() or 1) // workers)
         context = multiprocessing.get_context("spawn")
         self.slots, self.hooks, self.stopping = workers, hooks, context.Event()
-        self.pool = ProcessPoolExecutor(
-            workers, context, initializer=begin, initargs=(replace(settings, threads=threads), self.stopping)
-        )
+        given = replace(settings, threads=threads), self.stopping, context.Value("i", 0)
+        self.pool = ProcessPoolExecutor(workers, context, initializer=begin, initargs=given)
         self.futures: set[Future[Done]] = set()
 
     def submit(self, task: Task) -> None:
@@ -98,8 +98,17 @@ def died() -> UserError:
 _lab: list[Any] = []  # a worker process's own, filled by `begin`
 
 
-def begin(settings: Settings, stopping: Any) -> None:
-    """Give a worker process its lab; to interrupt is its parent's business, to outlive it is not."""
+def device_of(device: str, number: int, found: int) -> str:
+    """The device of worker `number` (from 0) where the driver reports `found` GPUs: each its own as far as they go."""
+    return f"cuda:{number % found}" if device in ("auto", "cuda") and found > 1 else device
+
+
+def begin(settings: Settings, stopping: Any, started: Any) -> None:
+    """Give a worker process its lab; to interrupt is its parent's business, to outlive it is not. `started` counts the
+    workers."""
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    settings = replace(settings, device=device_of(settings.device, number, gpus()))
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -40,6 +40,9 @@ class Cluster:
         self.deaths: Counter[tuple[str, int | None]] = Counter()
         self.slots, self.demand, threads = share(self.ray.nodes(), settings.device, workers)
         device = "cuda" if "num_gpus" in self.demand else "cpu"
+        if self.slots < workers:
+            holds = "GPU" if device == "cuda" else "core"
+            self.notes.append(f"{workers} workers asked for: {self.slots} at work, one a {holds} of this cluster")
         self.settings = replace(settings, device=device, threads=settings.threads or threads)
         self.token = settings.root / ".bench" / f"ray-{uuid.uuid4().hex[:8]}"
         write(self.token, b"whoever reads this shares the store\n")

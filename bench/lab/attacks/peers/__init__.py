@@ -24,7 +24,8 @@ from bench import Refused, UserError
 from bench.lab.attacks import Crafted
 from bench.lab.attacks.peers.fence import Answer, Drawn, arguments_of, fence, name_of
 from bench.lab.attacks.view import Found, View, attacked
-from bench.lab.compute.passes import Compute, Disconnected, out_of_memory
+from bench.lab.compute.memory import out_of_memory
+from bench.lab.compute.passes import Compute, Disconnected
 from bench.lab.foreign import own
 from bench.lab.foreign.theirs import failed, theirs
 from bench.lab.streams import Streams
@@ -55,10 +56,7 @@ def craft(
         except RuntimeError as error:
             if not out_of_memory(error) or compute.microbatch == 1:
                 raise
-            compute.microbatch = max(1, min(compute.microbatch, len(images)) // 2)
-            if compute.device.type == "cuda":
-                torch.cuda.empty_cache()
-        compute.note(f"out of memory: {where} starts again with {compute.microbatch} images at a time")
+        compute.lower(len(images), where + " starts again with {} images at a time")
     for note in notes:
         compute.note(f"{where}: {note}")
     view = View(source, images.shape, streams, compute, attack.draw)

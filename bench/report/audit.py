@@ -155,13 +155,16 @@ def examine(
     differing, yardstick = (compare.grossly(one, here) for one in (part, other))
     counts = {name: (int(differ.sum()), int(yardstick[name].sum())) for name, differ in differing.items()}
     detail = f"{n - counts['vote'][0]} of {n} votes equal, {n - counts['vote'][1]} between two {mode.split()[1]} here"
-    if isinstance(outcomes.examples.attack, Clean) and mode == "other arithmetic":
+    same = mode == "other arithmetic"  # of noise and starts: then no draw has a reason of its own to say otherwise
+    if same and isinstance(outcomes.examples.attack, Clean):
         float32 = record.get("precision") == "float32" and not record.get("tf32")
         unlike = int(compare.impossible(part, here, other, float32).sum())
         if unlike:
             return Compared(plan, mode, None, f"{unlike} of {n} images differ by more than arithmetic can")
-        if here.drawn.max() == 1 or float32:
+        if here.drawn.max() == 1 and float32:
             return Compared(plan, mode, None, "", detail)
+    if same and here.drawn.max() > 1:
+        counts["single draws"] = (int(compare.redrawn(part, here).sum()), int(compare.redrawn(other, here).sum()))
     tests = {name: compare.excess(k, yard, n) for name, (k, yard) in counts.items()}
     tests |= compare.sums(outcomes, part, here)
     worst = min(tests, key=lambda name: tests[name])

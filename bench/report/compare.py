@@ -23,7 +23,7 @@ FLIPPED = 0.25  # of an image's draws, between two float32 arithmetics
 def exactly(record: Votes, here: Votes) -> dict[str, Bools]:
     """By what is compared, the images (n,) that differ where nothing may: the same bits were to be expected."""
     return {
-        "counts": (record.counts != here.counts).any(1) | (record.prefix != here.prefix).any(1),
+        "counts": redrawn(record, here),
         "first draws": _told(record, here),
         "soft winner": record.soft != here.soft,
         "end": record.settled != here.settled,
@@ -42,6 +42,11 @@ def grossly(record: Votes, here: Votes) -> dict[str, Bools]:
         "claim": record.claimed != here.claimed,
         "distance": np.abs(record.linf - here.linf) > MOVED,
     }
+
+
+def redrawn(record: Votes, here: Votes) -> Bools:
+    """The images (n,) of which any draw went to another class, or to none."""
+    return np.asarray((record.counts != here.counts).any(1) | (record.prefix != here.prefix).any(1), np.bool_)
 
 
 def impossible(record: Votes, here: Votes, other: Votes, float32: bool) -> Bools:

@@ -107,6 +107,21 @@ def doctored(votes: Votes, share: float) -> Votes:
     return lie
 
 
+def nudged(votes: Votes, share: float) -> Votes:
+    """This share of each image's draws made right, as far as it has so many wrong ones; all sums made to agree."""
+    counts, right = votes.counts.copy(), votes.draw_right.copy()
+    for i, label in enumerate(votes.labels):
+        other = np.where(np.arange(counts.shape[1]) == label, -1, counts[i].astype(int)).argmax()
+        few = min(int(share * votes.prefix_draws), int(counts[i, other]))
+        counts[i, other] -= few
+        counts[i, label] += few
+        for _ in range(few):
+            right[votes.shard[i], right[votes.shard[i]].argmin()] += 1
+    lie = replace(votes, counts=counts, prefix=counts, draw_right=right, winners=None)
+    check(lie)
+    return lie
+
+
 class Made:
     """A machine that makes votes by make(outcomes, rows, seed): seed 1 here, 2 otherwise; the record's own is 0.
 
@@ -223,6 +238,30 @@ def test_the_error_level_is_what_it_says(paper):
         votes = make(cell.outcomes, whole(cell.outcomes), 0)
         low += audit.examine(cell.outcomes, votes, {}, Made(make, "other draws"), plan).p < 0.05
     assert low <= 14
+
+
+def test_draws_that_no_arithmetic_moves_are_not_moved_unseen(paper):
+    """A quarter of every image's draws made right, or all soft winners other ones, of a randomised model's clean images:
+    elsewhere the noise is the same, so that each draw should say what it said."""
+
+    class Same(Made):
+        def mode(self, outcomes, record):
+            return "other arithmetic"
+
+    suite = sized(paper, "table1", ["cni"], 200, shard=100)
+    (cell,) = suite.cells()
+    votes = random(cell.outcomes, whole(cell.outcomes), 7, 0.5)
+    make = lambda outcomes, rows, way: audit.of(votes, rows)  # noqa: E731
+
+    def said(record, images=64):
+        return verify(suite, lambda outcomes: record, about, Same(make), images, seed=0)[0]
+
+    raised, rows = nudged(votes, 1 / 4), np.arange(200)
+    gained = raised.prefix[rows, votes.labels].mean() - votes.prefix[rows, votes.labels].mean()
+    assert gained / votes.prefix_draws > 0.1
+    for lie in (raised, replace(votes, probs=votes.probs[:, ::-1].copy(), soft=9 - votes.soft)):
+        assert said(lie).verdict == "inconsistent"
+    assert said(votes).verdict == "consistent" and said(votes, None).power[0] < 1, "two images of 200 are not seen"
 
 
 # -- the sample, and its power ---------------------------------------------------------------------

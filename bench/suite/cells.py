@@ -113,6 +113,8 @@ class Suite(NamedTuple):
                         outcomes = self.outcomes(*asked)
                         made[*asked, voted] = _voted(outcomes, entry.samples) if voted else outcomes
                     number = entry.number if column.number == "auto" else column.number
+                    if number == "accuracy" and entry.model.stochastic and made[*asked, voted].draws == 1:
+                        number = "expected"  # that of one draw, whose interval knows that others may be unlike it
                     paper = table.paper[i][j] if table.paper else ""
                     yield Cell(
                         name, i, j, made[*asked, voted], number, row.target,

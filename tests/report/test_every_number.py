@@ -8,6 +8,8 @@ import numpy as np
 from made_votes import honest, labels_of, pinned, votes_from
 
 from bench.report.numbers import HEAD, numbers
+from bench.suite.reader import load
+from bench.votes.numbers import Number, fold
 from bench.votes.votes import check
 
 N = 300
@@ -69,3 +71,29 @@ def test_claims_stand_in_rows_of_their_own_source():
     assert "[" in rows["cni", "pgd10"]["Claimed, one draw"]
     assert "—" in rows["cni", "pgd10 on kd-at-vote"]["Claimed, one draw"]
     assert "is of its own source" in text
+
+
+ONE_DRAW = """
+[datasets.test]
+split = "excerpt"
+stop = 300
+[weights.w]
+kind = "file"
+name = "w.pt"
+network = {}
+noise = {}
+[models.m]
+weights = "w"
+draws = 1
+[tables.t]
+rows = ["m"]
+columns = [{attack = "clean", number = "accuracy"}]
+"""
+
+
+def test_one_draw_of_a_randomised_model_has_no_interval_that_takes_it_for_a_prediction(tmp_path):
+    (tmp_path / "s.toml").write_text(ONE_DRAW)
+    (cell,) = load(tmp_path / "s.toml").cells()
+    votes = votes_from(np.tile([0.7, *[0.3 / 9] * 9], (300, 1)), np.arange(300), 1, 0, shard=300)
+    number = fold(votes, cell.number)
+    assert isinstance(number, Number) and (number.kind, number.low, number.high) == ("expected", 0, 1)

@@ -15,11 +15,12 @@ from bench.report.claims import Verdict, sentence
 from bench.report.draw import Shown
 from bench.report.dumbbell import dumbbell
 from bench.report.footnotes import CellView
-from bench.report.leaderboard import ours, words
+from bench.report.leaderboard import Ours, ours, words
 from bench.report.protocols import Row, protocols
 from bench.report.protocols_text import finding
 from bench.report.render import difference, interval, letter, papers
 from bench.report.tables import About, Lookup, TableView
+from bench.report.white_box import FEWEST
 from bench.store.disk import write
 from bench.suite.cells import Suite
 from bench.votes.numbers import Number
@@ -196,6 +197,11 @@ def counted(verdicts: Sequence[Verdict]) -> str:
 # -- leaderboard -------------------------------------------------------------------------------
 
 
+def robust(model: Ours) -> Number | None:
+    """What stands beside published numbers: a model's lowest white-box number, if AutoAttack is among those."""
+    return model.lowest.robust if model.autoattack and model.lowest else None
+
+
 def standings(suite: Suite, lookup: Lookup, linked: set[str]) -> list[Standing]:
     """Our rows, then RobustBench's; each the most robust first, those without such a number last, by PGD-10."""
 
@@ -210,6 +216,8 @@ def standings(suite: Suite, lookup: Lookup, linked: set[str]) -> list[Standing]:
         numbers = [number for number in (model.clean, model.autoattack, model.pgd) if number]
         published = leaderboard().named(model.baseline) if model.baseline else None
         extra = "yes" if published and published.extra_data else "no"
+        notes = ["randomised"] if model.stochastic else []
+        notes += [f"no place below {FEWEST:,} images"] if (least := robust(model)) and least.n < FEWEST else []
         rows.append(
             Standing(
                 model.name,
@@ -218,10 +226,10 @@ def standings(suite: Suite, lookup: Lookup, linked: set[str]) -> list[Standing]:
                 "this suite",
                 extra,
                 figure(model.clean),
-                figure(model.autoattack),
+                figure(robust(model)),
                 figure(model.pgd),
                 min(number.n for number in numbers),
-                "randomised" if model.stochastic else "",
+                ", ".join(notes),
             )
         )
     for entry in leaderboard().entries:

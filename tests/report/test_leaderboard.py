@@ -20,6 +20,7 @@ from bench.report import board, places
 from bench.report.access import access
 from bench.report.board import leaderboard, place
 from bench.report.leaderboard import Ours, compare, ours, words
+from bench.report.page import standings
 from bench.report.white_box import Lowest, named
 from bench.suite.reader import load
 from bench.votes.numbers import Number
@@ -268,6 +269,18 @@ def test_a_run_shows_a_model_between_its_neighbours_or_says_why_not(images: int,
         rows = [line.split(" | ")[0] for line in said.splitlines()[4:7]]
         assert rows == [f"| {at - 1}", f"| **({at})**", f"| {at}"] and "90.00 [" in said and "can only take" in said
     assert places.whole(suite, lambda outcomes: None) == "" and places.first(tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize("images", (2000, 999))
+def test_the_page_shows_a_models_lowest_number_beside_published_ones(images: int, tmp_path: Path) -> None:
+    few = EVERY[:images]
+    attacks = {"aa": chosen(few % 2 > 0, few), "pgd10": chosen(few % 5 < 2, few)}
+    found_with(tmp_path, attacks, clean := chosen(EVERY % 10 > 0, EVERY))
+    suite = load(tmp_path / "s.toml")
+    record = {cell.outcomes.key: clean if cell.attack == "clean" else attacks[cell.attack] for cell in suite.cells()}
+    (row,) = [row for row in standings(suite, lambda outcomes: record.get(outcomes.key), set()) if row.ours]
+    assert row.robust and row.robust.value == pytest.approx(40, abs=0.1)
+    assert ("below 1,000" in row.note) is (images < 1000)
 
 
 def test_the_clean_accuracy_beside_a_rank_is_of_the_same_images(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ def rows(folder: Path, each: str = "cell") -> list[dict[str, Any]]:
     """The rows of every results/*/tables.json under a folder. Shares are in [0, 1]; None where there is nothing.
 
     A cell: OF_CELL. An image: suite, table, model, attack, record, then `index` (its place in the split), `true` (its
-    class), `right` (share of its draws that were right), `vote` and `soft` (the class that each rule chooses), `draws`,
-    `linf` (distance to the original), `claimed` (True where the attack believed that it had fooled its source).
+    class), `right` (share of its draws that were right, of those that no stopping rule ended: its mean is the expected
+    accuracy), `vote` and `soft` (the class that each rule chooses), `draws`, `linf` (distance to the original),
+    `claimed` (True where the attack believed that it had fooled its source).
     UserError where there are no results, or a file is damaged.
     """
     if each not in EACH:
@@ -60,7 +61,7 @@ def _images(folder: Path, cell: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for i in range(len(votes.labels)):
         true, claim = int(votes.labels[i]), int(votes.claimed[i])
         yield about | {
-            "index": int(votes.index[i]), "true": true, "right": float(votes.counts[i, true]) / float(drawn[i]),
+            "index": int(votes.index[i]), "true": true, "right": float(votes.prefix[i, true]) / votes.prefix_draws,
             "vote": int(votes.counts[i].argmax()), "soft": int(votes.soft[i]), "draws": int(drawn[i]),
             "linf": float(votes.linf[i]), "claimed": None if claim < 0 else bool(claim),
         }  # fmt: skip

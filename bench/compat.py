@@ -153,7 +153,7 @@ class AutoAttack:
         shard = Judged(x, y, np.arange(n), np.zeros(n, np.float32), np.full(n, -1, np.int8))
         streams = Streams(0 if self.seed is None else int(self.seed), 0, self.device)
         votes = judge(classifier, shard, DRAWS, Stopping(), streams, Compute(self.device, microbatch=bs))
-        found = numbers(votes)
+        found = numbers(votes, True)
         words = f"fresh draws{which}: {100 * found.expected.value:.2f}% ({100 * found.expected.low:.2f}% to "
         self._say(
             f"robust accuracy on {words}{100 * found.expected.high:.2f}%), vote of {DRAWS}: {found.vote.value:.2%}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from bench.votes import numbers as folds
+from bench.votes.intervals import of_share
+from bench.votes.sharing import estimate
 from bench.votes.votes import Votes
 
 
@@ -64,18 +66,29 @@ class Numbers:
         return named | ({} if self.eps is None else {"eps": self.eps, "norm": self.norm})
 
 
-def numbers(votes: Votes, **more: Any) -> Numbers:
-    """Every number that votes give."""
+def numbers(votes: Votes, stochastic: bool, **more: Any) -> Numbers:
+    """Every number that votes give. A deterministic model's one prediction is its vote, too."""
     sure = folds.infinite(votes)
     mean = float(votes.drawn.mean())
-    expected = number(votes, "expected" if votes.drawn.max() > 1 else "accuracy")
-    assert expected is not None
-    vote = number(votes, "vote")
-    assert vote is not None
+    expected = number(votes, "expected" if stochastic else "accuracy")
+    vote = number(votes, "vote") if stochastic else expected
+    soft = number(votes, "soft") if stochastic else expected
+    assert expected is not None and vote is not None
     infinite = None
     if not isinstance(sure, folds.Missing):
         infinite = Number(sure.sure, sure.low, sure.high, sure.n, mean)
-    return Numbers(expected, vote, number(votes, "soft"), infinite, claimed=number(votes, "claimed"), **more)
+    return Numbers(expected, vote, soft, infinite, claimed=_claimed(votes, stochastic), **more)
+
+
+def _claimed(votes: Votes, stochastic: bool) -> Number | None:
+    """What the attack believed. Draws of a stochastic source served all images of a shard, and nothing tells which
+    erred together: the interval is from the spread between shards, everything where there is one."""
+    claimed = number(votes, "claimed")
+    if claimed is None or not stochastic:
+        return claimed
+    part = folds.values(votes, "claimed")._replace(draws=1)
+    interval = of_share(estimate(part.each, [(1.0, part)]), claimed.n)
+    return replace(claimed, low=interval.low, high=interval.high)
 
 
 def number(votes: Votes, kind: Any) -> Number | None:

@@ -54,12 +54,12 @@ def report_of(bench: Bench, hand: Hand, suite: Suite, asking: Asking, notes: Seq
         if votes is None:
             continue
         if cell.table == "frozen":
-            still[labels[cell.attack.removesuffix(FROZEN)]] = numbers(votes)
+            still[labels[cell.attack.removesuffix(FROZEN)]] = numbers(votes, who.model.stochastic)
         else:
             parts.setdefault(labels.get(cell.attack, "clean"), []).append(votes)
     each = any(rows is not None for _, rows in asking.attacks.values())
     joined = {name: joined_(several) for name, several in (_by_attack(parts) if each else parts).items()}
-    clean = numbers(joined["clean"]).expected
+    clean = numbers(joined["clean"], who.model.stochastic).expected
     found = {}
     for name, votes in joined.items():
         if name == "clean":
@@ -68,7 +68,8 @@ def report_of(bench: Bench, hand: Hand, suite: Suite, asking: Asking, notes: Seq
         far = None if recipe is None else reach(recipe)
         eps = None if far is None else float(far)
         frozen = still[name].expected if name in still else None
-        found[name] = numbers(votes, clean=clean, frozen=frozen, eps=eps, norm=getattr(recipe, "norm", asking.norm))
+        more = {"clean": clean, "frozen": frozen, "eps": eps, "norm": getattr(recipe, "norm", asking.norm)}
+        found[name] = numbers(votes, who.model.stochastic, **more)
     data = suite.datasets["test"]
     protocol = {
         "draws": asking.draws, "seed": suite.protocol.seed, "precision": suite.protocol.precision, "eps_of_each": each,
@@ -103,14 +104,14 @@ def _by_attack(parts: dict[str, list[Votes]]) -> dict[str, list[Votes]]:
 
 
 def joined_(several: Sequence[Votes]) -> Votes:
-    """Votes on parts of the images as one; no two parts shared a draw."""
+    """Votes on parts of the images as one. Shards of one number have met the same noise, whichever part they are of."""
     if len(several) == 1:
         return several[0]
-    first, parts = 0, []
+    shards = 1 + max(int(votes.shard.max()) for votes in several)
+    right = np.zeros((shards, several[0].prefix_draws), np.int32)
     for votes in several:
-        parts.append(replace(votes, shard=(votes.shard + first).astype(np.int32)))
-        first += int(votes.shard.max()) + 1
-    return concatenate(parts)
+        right[np.unique(votes.shard)] += votes.draw_right
+    return replace(concatenate(list(several)), draw_right=right)
 
 
 def _flags(bench: Bench) -> list[str]:

@@ -63,7 +63,7 @@ class Report:
     def _clean(self) -> Numbers:
         from bench.api.numbers import numbers
 
-        return numbers(self.votes["clean"])
+        return numbers(self.votes["clean"], self.stochastic)
 
     @property
     def expected(self) -> Number:

@@ -241,8 +241,8 @@ def test_the_error_level_is_what_it_says(paper):
 
 
 def test_draws_that_no_arithmetic_moves_are_not_moved_unseen(paper):
-    """A quarter of every image's draws made right, or all soft winners other ones, of a randomised model's clean images:
-    elsewhere the noise is the same, so that each draw should say what it said."""
+    """A quarter of every image's draws made right, or all soft winners other ones, of a randomised model's clean
+    images: elsewhere the noise is the same, so that each draw should say what it said."""
 
     class Same(Made):
         def mode(self, outcomes, record):

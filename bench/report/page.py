@@ -15,7 +15,7 @@ from bench.report.claims import Verdict, sentence
 from bench.report.draw import Shown
 from bench.report.dumbbell import dumbbell
 from bench.report.footnotes import CellView
-from bench.report.leaderboard import Ours, ours, words
+from bench.report.leaderboard import ours, words
 from bench.report.protocols import Row, protocols
 from bench.report.protocols_text import finding
 from bench.report.render import difference, interval, letter, papers
@@ -197,11 +197,6 @@ def counted(verdicts: Sequence[Verdict]) -> str:
 # -- leaderboard -------------------------------------------------------------------------------
 
 
-def robust(model: Ours) -> Number | None:
-    """What stands beside published numbers: a model's lowest white-box number, if AutoAttack is among those."""
-    return model.lowest.robust if model.autoattack and model.lowest else None
-
-
 def standings(suite: Suite, lookup: Lookup, linked: set[str]) -> list[Standing]:
     """Our rows, then RobustBench's; each the most robust first, those without such a number last, by PGD-10."""
 
@@ -217,7 +212,8 @@ def standings(suite: Suite, lookup: Lookup, linked: set[str]) -> list[Standing]:
         published = leaderboard().named(model.baseline) if model.baseline else None
         extra = "yes" if published and published.extra_data else "no"
         notes = ["randomised"] if model.stochastic else []
-        notes += [f"no place below {FEWEST:,} images"] if (least := robust(model)) and least.n < FEWEST else []
+        least = model.lowest.robust if model.autoattack and model.lowest else None
+        notes += [f"no place below {FEWEST:,} images"] if least and least.n < FEWEST else []
         rows.append(
             Standing(
                 model.name,
@@ -226,7 +222,7 @@ def standings(suite: Suite, lookup: Lookup, linked: set[str]) -> list[Standing]:
                 "this suite",
                 extra,
                 figure(model.clean),
-                figure(robust(model)),
+                figure(least),
                 figure(model.pgd),
                 min(number.n for number in numbers),
                 ", ".join(notes),

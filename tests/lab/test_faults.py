@@ -20,7 +20,7 @@ from bench import UserError
 from bench.lab.attacks.ball import Ball
 from bench.lab.craft import craft
 from bench.lab.examine import gradients, memory, noise, of_attack, outputs, rules
-from bench.lab.examine.attacked import _back, _draws
+from bench.lab.examine.attacked import _back, _draws, _labels
 from bench.lab.examine.beside import Attacks
 from bench.lab.examine.outputs import Case
 from bench.models.adapters.randomised import GlobalRandom
@@ -384,3 +384,19 @@ def test_a_known_draw_that_cannot_be_broken_is_marked() -> None:
     assert masked["frozen-unbroken"].verdict == "suspicious" and masked["frozen-unbroken"].p < 0.005
     honest = {one.check: one for one in _draws(Attacks(case(Shared(), 40), PGD(steps=3), 10, 4))}
     assert honest["frozen-unbroken"].verdict == "ok", honest["frozen-unbroken"]
+
+
+def test_what_hides_every_gradient_and_confidence_falls_to_its_answers_alone() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small_net().net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.one_hot(self.net(x).argmax(1), 10) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    asked = case(Plain(Masked().eval(), 10), 40)
+    them = Attacks(asked, PGD(eps="12/255", step="3/255"), 100, 1, thorough=True)
+    found = {one.check: one for one in _labels(them, noise_images(200, seed=1))}
+    assert found["hard-labels"].verdict == "suspicious" and found["hard-labels"].p < 1e-3, found
+    assert "400 answers" in found["distilled"].figure and them.gradients == 300

@@ -29,7 +29,7 @@ def build():
 """
 SUITE = """
 [suite]
-title = "A [small] suite"
+title = "A [small] suite, ± 1"
 [datasets.test]
 stop = 12
 [weights.net]

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -545,6 +546,24 @@ def test_slwta_is_hotter_in_training_and_each_pixel_has_its_own_contest() -> Non
     won = (inside[1].unflatten(1, (8, 2)).abs() > 1e-6).sum(2)
     assert (won == 2).float().mean() > 0.9
     handle.remove()
+
+
+def test_the_plain_module_of_the_suite_is_the_same_defence() -> None:
+    """suites/slwta_plain.py, with the weights of a new network: mean logits differ by no more than chance."""
+    spec = spec_from_file_location("slwta_plain", Path(__file__).parents[2] / "suites" / "slwta_plain.py")
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(module := module_from_spec(spec))
+    ours, plain = LWTAWideResNet(34, 1, generator=seeded(0), spare=True), module.Net().eval()
+    plain.load_state_dict(ours.state_dict())
+    x, draws = pictures(1), 30
+    defence, generator = SLWTA(ours, 10).eval(), seeded(1)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        theirs = torch.stack([plain(x) for _ in range(draws)])
+        mine = torch.stack([defence(x, generator) for _ in range(draws)])
+    error = ((theirs.var(0) + mine.var(0)) / draws).sqrt()
+    assert ((theirs.mean(0) - mine.mean(0)).abs() < 4.5 * error).all() and (error > 0).all()
+    assert torch.allclose(theirs.std(0).mean(), mine.std(0).mean(), rtol=0.4)
 
 
 # -- the published checkpoint ----------------------------------------------------------------------

@@ -101,7 +101,8 @@ def test_claims_resolve_at_every_scale(path: Path, scale: str) -> None:
 
 def test_the_published_weights_are_pinned_and_not_ours() -> None:
     suite = load(OWN, "desk")
-    (weights,) = suite.weights.values()
+    weights, plain = suite.weights.values()
+    assert isinstance(plain, Fetched) and plain.kind == "python", "the same as a plain module"
     assert isinstance(weights, Fetched) and weights.kind == "slwta" and weights.sha256 is not None
     claims = read(folder())["slwta"]
     assert weights.sha256 in claims.weights

@@ -17,9 +17,11 @@ from bench.lab.compute.device import arithmetic_of
 from bench.lab.compute.passes import Compute
 from bench.lab.compute.precision import IMAGES
 from bench.lab.craft import craft
+from bench.lab.foreign.met import alike
 from bench.lab.judge import Judged, judge, part
 from bench.lab.provenance import made_with
 from bench.lab.streams import Streams
+from bench.lab.weights.fetch import name_of
 from bench.recipes import PGD, Clean, Data, Distilled, Examples, Fetched, Model, Outcomes, Peer, Trained
 
 from bench.recipes import Strong, Worst, targets_of  # isort: skip
@@ -199,7 +201,11 @@ class Lab(AtHand):
         if recipe.stopping.kind == "fixed":
             draws = recipe.draws
             self.fitting.compile(compute, recipe.target.key, target, recipe.examples, float(draws), 0.0, draws=draws)
-        return judge(target, judged, recipe.draws, recipe.stopping, streams, compute)
+        votes = judge(target, judged, recipe.draws, recipe.stopping, streams, compute)
+        if isinstance(recipe.target.weights, Fetched) and not target.stochastic:
+            once_more = judge(target, judged, recipe.draws, recipe.stopping, streams, compute)
+            alike(votes, once_more, name_of(recipe.target.weights))
+        return votes
 
     # -- what they need --------------------------------------------------------------------------
 

@@ -12,16 +12,19 @@ import numpy as np
 import own_data
 import pytest
 import torch
+from made_votes import labels_of, votes_from
 from oracles import linear_problem, resnet18
 from torch import nn
 
 import bench
 from bench.api.attacks import eps_of, recipes_of
 from bench.api.data import given
+from bench.api.numbers import number, numbers
+from bench.api.outcome import joined_
 from bench.lab.images.load import as_tensor
 from bench.recipes import PGD, Peer, Square
 from bench.store.records import Store
-from bench.votes.votes import Votes
+from bench.votes.votes import Votes, check
 
 CPU = {"device": "cpu", "progress": False}
 LARGE = 8, own_data.large
@@ -237,6 +240,30 @@ def test_training_mode_is_said_where_it_matters():
     report = bench.evaluate(net.train(), some(8), attacks=(), **CPU)
     assert "it was in training mode: judged in eval mode" in report.flags and not report.stochastic
     assert net.training
+
+
+def test_one_draw_of_a_randomised_model_says_nothing_of_others():
+    """Of one shard: neither of its accuracy nor of what an attack believed. A deterministic model has one number."""
+    labels = labels_of(np.arange(300))
+    chances = np.full((300, 10), 0.03)
+    chances[np.arange(300), labels] = 0.73
+    noisy = numbers(votes_from(chances, np.arange(300), 1, 0, shard=300, claimed=0), True)
+    for name in ("expected", "vote", "soft", "claimed"):
+        found = getattr(noisy, name)
+        assert (found.low, found.high) == (0, 1), name
+    sure = numbers(votes_from(chances, np.arange(300), 1, 0, shard=300, claimed=0), False)
+    assert sure.expected == sure.vote == sure.soft and sure.vote.high - sure.vote.low < 0.12
+    assert sure.claimed.low > 0.9
+
+
+def test_parts_of_the_images_are_joined_by_the_noise_that_they_met():
+    """Parts by eps are judged by one seed: their shards of one number share every draw."""
+    chances = np.full((50, 10), 0.1)
+    parts = [votes_from(chances, np.arange(50) + 50 * k, 8, k, shard=20) for k in range(2)]
+    whole = joined_(parts)
+    check(whole)
+    assert set(whole.shard) == {0, 1, 2} and (whole.draw_right == parts[0].draw_right + parts[1].draw_right).all()
+    assert number(whole, "expected") is not None and joined_(parts[:1]) is parts[0]
 
 
 # -- keys ---------------------------------------------------------------------------------

@@ -132,6 +132,41 @@ def test_another_checkpoint_under_the_same_code_makes_the_record_stale_by_name(t
     assert bench("run")[0] == 2, "the former one is as foreign to the new record"
 
 
+def test_code_that_is_loaded_past_sys_modules_makes_the_record_stale_by_name(tmp_path: Path, bench: Bench) -> None:
+    """Only that its file is read tells of it, and Python reads modules by a call of its own."""
+    code = """
+import importlib.util, os
+def loads():
+    spec = importlib.util.spec_from_file_location("apart", os.path.join(os.path.dirname(__file__), "apart.py"))
+    apart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(apart)
+    net = Small()
+    net.register_forward_hook(lambda net, inputs, out: apart.change(out))
+    return net
+"""
+    suite(tmp_path, "loads", code=code)
+    apart = tmp_path / "suites" / "apart.py"
+    apart.write_text("def change(out): return out\n")
+    assert bench("run")[0] == 0 and "nothing was missing" in bench("run")[1]
+    apart.write_text("def change(out): return -out\n")
+    status, said = bench("run")
+    assert status == 2 and "stale" in said and "apart.py" in said
+
+
+def test_an_attack_declares_the_files_that_it_reads(tmp_path: Path, bench: Bench) -> None:
+    path = suite(tmp_path, "plain", '["clean", "own"]')
+    attack, place = path.parent / "attack.py", path.parent / "share.txt"
+    place.write_text("0.5")
+    early = f"share = float(open({str(place)!r}).read())\n{ATTACK}"
+    late = ATTACK.replace("        return", f"        float(open({str(place)!r}).read())\n        return")
+    for text in (early, late):
+        attack.write_text(text)
+        status, said = bench("run")
+        assert status == 2 and 'files = ["share.txt"]' in said
+    path.write_text(path.read_text().replace('name = "attack.py:Own"', 'name = "attack.py:Own"\nfiles = ["share.txt"]'))
+    assert bench("run")[0] == 0
+
+
 def test_declared_files_are_part_of_the_key(tmp_path: Path, bench: Bench) -> None:
     code = "\ndef loads():\n    net = Small()\n    net.last.bias.data = torch.load('BIAS')\n    return net\n"
     place = tmp_path / "suites" / "bias.pt"
@@ -172,6 +207,20 @@ def test_undeclared_noise_is_refused_before_anything_is_judged(tmp_path: Path, b
     assert not (tmp_path / "results" / "records").exists()
     suite(tmp_path, "torch_noise", '["pgd", "clean"]', more="stochastic = true")
     assert bench("run")[0] == 0
+
+
+def test_noise_that_only_attacked_images_meet_is_refused_too(tmp_path: Path, bench: Bench) -> None:
+    code = """
+def picky():
+    def noise(x):
+        odd = ((x * 255 - (x * 255).round()).abs().amax((1, 2, 3), keepdim=True) > 1e-2).float()
+        return x + odd * torch.randn_like(x)
+    return Before(noise)
+"""
+    suite(tmp_path, "picky", '["clean", "pgd"]', code=code)
+    code, said = bench("run")
+    assert code == 2 and "asked once more" in said and "stochastic = true" in said
+    assert len(list((tmp_path / "results" / "records").glob("*/*/votes.parquet"))) == 1, "clean images alone"
 
 
 def test_precision_and_probabilities_are_said_beside_the_number(tmp_path: Path, bench: Bench) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from bench import Refused
 from bench.lab.foreign.ask import Asked, fits, steady
 from bench.lab.weights.fetch import name_of
 from bench.models.classifier import Classifier
 from bench.models.smoothing import Smoothed
 from bench.recipes import Data, Fetched, Model
+from bench.votes.votes import Votes
+
+OTHERWISE = 0.01  # of a probability: no equal pass moves one so far
 
 
 class Met:
@@ -55,3 +60,14 @@ class Met:
             return {"precision": precision}
         own = asked.precision if precision == "float32" else precision
         return {"precision": own} | ({"outputs": asked.outputs} if asked.outputs != "logits" else {})
+
+
+def alike(votes: Votes, once_more: Votes, where: str) -> None:
+    """Refused where a stranger's deterministic model, asked twice about all its images, gave any two answers.
+
+    What it was asked before is a few clean images: noise may come with others alone, such as attacked ones.
+    """
+    apart = np.abs(votes.probs.astype(np.float32) - once_more.probs.astype(np.float32)).max(1)
+    if (many := int((apart > OTHERWISE).sum())) > 0:
+        what = f"{many} of {len(apart)} images were answered otherwise when asked once more: this noise is not declared"
+        raise Refused(where, what, "write in its [weights] table: stochastic = true")

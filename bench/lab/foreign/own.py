@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,11 +60,28 @@ def attack(recipe: Peer, where: str) -> Any:
     place = Path(recipe.place or Path())
     known = written(recipe, place, where)
     before = set(sys.modules)
-    with _in_words(recipe, where):
+    with declared(recipe, where), _in_words(recipe, where):
         found, _ = python.find(recipe.name, place, {n: p for n, p in known.modules.items() if n} if known else {})
     if known:
         _shown(set(sys.modules) - before, {*known.modules.values(), *known.files.values()}, place, where)
     return found
+
+
+@contextlib.contextmanager
+def declared(recipe: Peer, where: str) -> Iterator[None]:
+    """Refused where an attack's code reads a file beside it that is not declared: no record of its own could name it.
+
+    A network's would (`load`).
+    """
+    place = Path(recipe.place or Path())
+    known = code.read(recipe.name, recipe.files, [place])
+    with reading() as opened:
+        yield
+    for path in opened if known else ():
+        assert known
+        if path.is_relative_to(place.resolve()) and not _among(path, {*known.modules.values(), *known.files.values()}):
+            what = f"it reads {_named(path, place)}, which no key knows of"
+            raise Refused(where, what, f'declare it: files = ["{_named(path, place)}"]')
 
 
 class _in_words:

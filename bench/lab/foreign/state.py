@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _io
 import builtins
 import contextlib
 import hashlib
+import importlib.util
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,22 +52,33 @@ def _bytes(tensor: Tensor) -> Any:
 def reading() -> Iterator[list[Path]]:
     """Note which of the user's files are opened inside, as far as Python opens them."""
     seen: dict[Path, None] = {}
-    before = builtins.open, io.open
+    before = builtins.open, io.open, _io.open_code
+
+    def note(file: Any) -> None:
+        with contextlib.suppress(OSError, TypeError, ValueError):
+            path = Path(file).resolve()
+            if path.parent.name == "__pycache__":  # code is taken from there where it is current
+                path = Path(importlib.util.source_from_cache(str(path)))
+            if path.is_file() and own(path) and not path.is_relative_to("/proc"):
+                seen[path] = None
 
     def noting(file: Any, *args: Any, **kwargs: Any) -> Any:
         opened = before[0](file, *args, **kwargs)
         mode = str(args[0] if args else kwargs.get("mode", "r"))
         if not isinstance(file, int) and "r" in mode:
-            with contextlib.suppress(OSError, TypeError, ValueError):
-                path = Path(file).resolve()
-                if path.is_file() and own(path) and not path.is_relative_to("/proc"):
-                    seen[path] = None
+            note(file)
+        return opened
+
+    def noting_code(path: str) -> Any:
+        opened = before[2](path)
+        note(path)
         return opened
 
     found: list[Path] = []
     builtins.open = io.open = noting
+    _io.open_code = noting_code  # how Python reads modules, those too that no sys.modules knows
     try:
         yield found
     finally:
-        builtins.open, io.open = before
+        builtins.open, io.open, _io.open_code = before
         found += seen

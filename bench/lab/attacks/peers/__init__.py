@@ -167,7 +167,8 @@ def _own(attack: Peer, model: Drawn, images: Tensor, labels: Tensor) -> Any:
     """What a user's own attack returns: a class is made with its arguments and called, a function called with them."""
     where, arguments = name_of(attack), arguments_of(attack)
     found: Any = own.attack(attack, where)
-    with theirs(where, "it attacked", folders(attack.name, Path(attack.place or Path()))):
+    places = folders(attack.name, Path(attack.place or Path()))
+    with own.declared(attack, where), theirs(where, "it attacked", places):
         made: Any = functools.partial(found, **arguments) if not inspect.isclass(found) else found(**arguments)
         return made(model, images, labels, float(attack.eps))
 

@@ -18,7 +18,7 @@ from bench.report import draw, publish
 from bench.report.publication import NAME, digest, files, names, ours, sources
 from bench.report.seals import Seal
 from bench.report.unchanged import program
-from bench.run.session import Session
+from bench.run.session import WHY, Session
 from bench.store.sealed import Damaged, opened
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -36,6 +36,8 @@ def check(session: Session) -> list[Seal]:
         of, why = (body["scale"], body["limit"]), body["why"]
     except (Damaged, KeyError, TypeError, ValueError) as damage:
         return [Seal("published", where, "inconsistent", f"without a seal: {damage}; `bench run` writes it anew")]
+    if why not in WHY:
+        return [Seal("published", where, "inconsistent", f"its scale was chosen for no reason that is known: {why!r}")]
     if of != (suite.scale, suite.limit):
         said = f"it is of scale {of[0] or 'as written'}" + (f", the first {of[1]} images" if of[1] else "")
         return [Seal("published", where, "cannot be checked here", f"{said}: name that to have it checked")]

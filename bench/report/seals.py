@@ -20,6 +20,9 @@ from bench.votes.votes import from_parquet
 Verdict = Literal["consistent", "inconsistent", "cannot be checked here"]
 
 
+SHOWN = ("precision", "crafting_precision", "outputs", "bought")
+
+
 class Seal(NamedTuple):
     """What is said of one thing: what it is, where it is, the verdict, and the reason."""
 
@@ -32,7 +35,8 @@ class Seal(NamedTuple):
 class Chain(NamedTuple):
     """The records that a suite rests on. `absent` are works without a record here (examples can be made again).
 
-    `digest` is a SHA-256 over the seals of votes and weights: what somebody else can hold a copy of.
+    `digest` is a SHA-256 over the seals of votes and weights, and over what tables show of a manifest beside: what
+    somebody else can hold a copy of.
     """
 
     seals: tuple[Seal, ...]
@@ -56,10 +60,17 @@ def follow(session: Session) -> Chain:
         if record is not None:
             faults += _faults(session, recipe, record, there)
             if not isinstance(recipe, Examples):
-                lines.append(f"{recipe.key} {record.seal}")
+                lines.append(f"{recipe.key} {record.seal} {_shown(record)}")
         seals.append(Seal(what, where, "inconsistent" if faults else "consistent", "; ".join(faults)))
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
     return Chain(tuple(seals), tuple(absent), digest)
+
+
+def _shown(record: Record) -> str:
+    """What is shown of how a record was computed and no seal of its files holds: arithmetic, outputs, the account."""
+    about = record.manifest.get("provenance")
+    said = {name: about[name] for name in SHOWN if name in about} if isinstance(about, dict) else {}
+    return json.dumps(said, sort_keys=True)
 
 
 def _closure(wanted: list[Outcomes]) -> list[Work]:

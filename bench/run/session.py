@@ -29,6 +29,12 @@ from bench.votes.votes import Votes, from_parquet
 FINDING = ("check", "figure", "verdict", "advice")
 
 
+WHY = (
+    "as asked", "the largest that is recorded here", "nothing larger is recorded here", "the suite's only scale",
+)  # fmt: skip
+"""Reasons for a scale, which stand above tables."""
+
+
 @dataclass
 class Session:
     """One suite at one scale over one store; `why` says how the scale was chosen.
@@ -199,14 +205,13 @@ def open_suite(path: Path, scale: str, limit: int | None, settings: Settings) ->
     declared = scales(path)
     store = Store(settings.root)
     if scale != "auto":
-        return Session(read(path, scale, limit, settings), store, settings, "as asked")
+        return Session(read(path, scale, limit, settings), store, settings, WHY[0])
     *larger, least = declared
     for name in larger:
         suite = read(path, name, limit, settings)
         if not plan([cell.outcomes for cell in suite.main()], store).order:
-            return Session(suite, store, settings, "the largest that is recorded here")
-    why = "nothing larger is recorded here" if larger else "the suite's only scale"
-    return Session(read(path, least, limit, settings), store, settings, why)
+            return Session(suite, store, settings, WHY[1])
+    return Session(read(path, least, limit, settings), store, settings, WHY[2 if larger else 3])
 
 
 def read(path: Path, scale: str, limit: int | None, settings: Settings) -> Suite:

@@ -19,7 +19,7 @@ from small import SUITE, go, session
 
 from bench.report import proof, publication, publish, seals
 from bench.report.publication import NAME
-from bench.run.session import Session
+from bench.run.session import WHY, Session
 from bench.store.records import Store
 
 TEXT = (
@@ -171,6 +171,26 @@ def test_weights_and_votes_replaced_together_are_found(copy: Path):
     found = said(copy)
     assert "made from another" not in found and found.startswith("inconsistent: published: made from other records")
     assert seals.follow(session(copy, TEXT)).digest != before
+
+
+def test_what_a_manifest_says_beside_its_files_is_part_of_the_seal_of_all(copy: Path):
+    """In which arithmetic, and what the attack's account was: tables show it, and no seal of files holds it."""
+    before = seals.follow(session(copy, TEXT)).digest
+    record = session(copy, TEXT).store.find(recipe(session(copy, TEXT), "student", "pgd"))
+    assert record is not None
+    told = record.manifest["provenance"]
+    for name, value in (("precision", "bfloat16"), ("outputs", "probabilities"), ("bought", {"members": []})):
+        reseal(record.path, provenance=told | {name: value})
+        assert seals.follow(session(copy, TEXT)).digest != before
+    reseal(record.path, provenance=told | {"seconds": 0.1, "made": "on another day"})
+    assert seals.follow(session(copy, TEXT)).digest == before
+
+
+def test_no_words_of_a_forgers_own_stand_above_the_tables(copy: Path):
+    folder, words = copy / "results" / "small", "certified by everybody"
+    edit(folder / "tables.md", {WHY[3]: words})
+    republish(folder, why=words)
+    assert said(copy).startswith("inconsistent: published: its scale was chosen for no reason that is known")
 
 
 def test_two_states_of_one_work_are_found(copy: Path):

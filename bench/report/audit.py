@@ -106,8 +106,11 @@ def verify(
             found[outcomes] = "no whole record is there"
             continue
         try:
-            plan = sample(outcomes, len(votes.labels), images, seed)
-            found[outcomes] = examine(outcomes, votes, manifest.get("provenance", {}), again, plan, alpha / len(names))
+            plan, record = sample(outcomes, len(votes.labels), images, seed), manifest.get("provenance", {})
+            if isinstance(record, Mapping):
+                found[outcomes] = examine(outcomes, votes, record, again, plan, alpha / len(names))
+            else:
+                found[outcomes] = Compared(plan, "", None, "its manifest does not say how it was made")
         except UserError as error:
             found[outcomes] = str(error)
     tested = [one for one, what in found.items() if isinstance(what, Compared) and what.p is not None]

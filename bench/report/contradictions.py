@@ -30,6 +30,10 @@ def _contradictions(outcomes: Outcomes, votes: Votes) -> Iterator[str]:
     if n != images_in(outcomes):
         yield f"it holds {n} images, its recipe {images_in(outcomes)}"
         return
+    total = examples.data.total
+    if votes.index.min() < 0 or (total and votes.index.max() >= total):
+        yield f"it holds images {votes.index.min()} to {votes.index.max()}, its data has {total}"
+        return
     if (votes.shard != np.arange(n) // examples.shard).any():
         yield "its shards are not those of its recipe"
         return

@@ -55,6 +55,8 @@ def check(session: Session) -> list[Seal]:
         made, unknown = again(replace(session, why=why), body["here"])
     except UserError as error:
         return [*found, Seal("published", where, "cannot be checked here", str(error))]
+    except (ValueError, TypeError, AttributeError, LookupError) as error:  # a record that says what no run says
+        return [*found, Seal("published", where, "inconsistent", f"cannot be made from these records: {error}")]
     unlike = [name for name in sorted(made) if name not in wrong and _bytes(session, name) != made[name]]
     if unlike and (body["program"] != program() or body["findings"] != digest(session.findings())):
         since = "another version of bench" if body["program"] != program() else "what `bench diagnose` found since"

@@ -112,6 +112,8 @@ def _faults(session: Session, recipe: Work, record: Record, there: dict[str, Rec
         told = ""
     if told != recipe.key or manifest.get("kind") != type(recipe).__name__:
         faults.append("its manifest describes another recipe than its key")
+    if not isinstance(manifest.get("provenance"), dict):
+        faults.append("its manifest does not say how it was made")
     if manifest["made_from"].keys() != {source.key for source in inputs(recipe)}:
         faults.append("its manifest names other inputs than its recipe has")
     for source in inputs(recipe):

@@ -209,6 +209,8 @@ def check(votes: Votes) -> None:
         raise ValueError("a probability or distance that is not finite")
     if np.abs(votes.probs.astype(np.float32).sum(1) - 1).max() > 0.02:
         raise ValueError("probabilities that do not sum to one")
+    if votes.probs.min() < 0:
+        raise ValueError("a probability below 0")
     right = votes.prefix[np.arange(n), votes.labels].sum(dtype=np.int64)
     if right != votes.draw_right.sum():
         raise ValueError("the shared draws' right answers differ from the images'")

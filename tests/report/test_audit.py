@@ -326,7 +326,7 @@ def test_what_contradicts_itself_or_the_dataset_is_inconsistent(paper):
     for change, word in (
         ({"labels": (votes.labels + 1) % 10, "draw_right": votes.draw_right * 0}, "contradicts itself"),
         ({"linf": np.full(500, 0.1, np.float32)}, "from its original"),
-        ({"index": index}, "of the dataset"),
+        ({"index": index}, "its data has"),
     ):
         lie = made | {attacked: replace(votes, **change)}
         row = next(row for row in audited(suite, lie.get, plain, 8) if row.key == attacked.key)

@@ -193,6 +193,23 @@ def test_no_words_of_a_forgers_own_stand_above_the_tables(copy: Path):
     assert said(copy).startswith("inconsistent: published: its scale was chosen for no reason that is known")
 
 
+@pytest.mark.parametrize("told", [[], None, {"versions": 3}, {"device": ["x"], "precision": [1]}])
+def test_a_manifest_that_says_what_no_run_says_ends_in_a_verdict(copy: Path, told: object):
+    record = session(copy, TEXT).store.find(recipe(session(copy, TEXT), "student", "pgd"))
+    assert record is not None
+    reseal(record.path, provenance=told)
+    assert "inconsistent: " in said(copy)
+
+
+def test_images_that_its_data_does_not_have_and_labels_of_its_own_are_found(copy: Path):
+    clean = recipe(session(copy, TEXT), "student", "clean")
+    doctor(copy, clean, lambda votes: replace(votes, index=-votes.index - 1))
+    assert "it holds images -" in said(copy)
+    doctor(copy, clean, lambda votes: replace(votes, index=-votes.index - 1))
+    doctor(copy, clean, lambda votes: replace(votes, labels=votes.counts.argmax(1).astype(np.uint16)))
+    assert "cannot be made from these records: the records give one image different labels" in said(copy)
+
+
 def test_two_states_of_one_work_are_found(copy: Path):
     opened = session(copy, TEXT)
     shutil.copytree(weights_of(opened, "cni"), place := copy / "models" / "weights" / "cni")

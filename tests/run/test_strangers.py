@@ -132,6 +132,29 @@ def test_another_checkpoint_under_the_same_code_makes_the_record_stale_by_name(t
     assert bench("run")[0] == 2, "the former one is as foreign to the new record"
 
 
+def test_a_number_from_the_environment_makes_the_record_stale(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in no file and in no tensor: an attribute of the network, or what a function of the user's closes over."""
+    code = """
+import os
+def loads():
+    net, heat = Small(), float(os.environ["HEAT"])
+    net.heat = heat
+    return net
+def closes():
+    net, heat = Small().eval(), float(os.environ["HEAT"])
+    return lambda x: net(x) * heat
+"""
+    for name in ("loads", "closes"):
+        suite(tmp_path, name, code=code)
+        monkeypatch.setenv("HEAT", "1")
+        assert bench("run")[0] == 0 and "nothing was missing" in bench("run")[1]
+        monkeypatch.setenv("HEAT", "2")
+        status, said = bench("run")
+        assert status == 2 and "stale" in said
+
+
 def test_code_that_is_loaded_past_sys_modules_makes_the_record_stale_by_name(tmp_path: Path, bench: Bench) -> None:
     """Only that its file is read tells of it, and Python reads modules by a call of its own."""
     code = """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import Refused
+from bench.lab.foreign.held import of_network
 from bench.lab.foreign.state import reading
 from bench.lab.foreign.theirs import Foreign, Guarded, blamed, theirs
 from bench.models.adapters import python
@@ -44,6 +45,7 @@ def load(recipe: Fetched, root: Path, where: str) -> Own:
     _shown(set(sys.modules) - before, files, place, where)
     unseen = [path for path in opened if not _among(path, files)]
     about = {"code": recipe.code, "read": {_named(path, place): code.sha256(path) for path in sorted(unseen)}}
+    about["numbers"] = of_network(made.net)
     places = python.folders(recipe.name, place)
     if isinstance(made.net, Classifier):
         net: Any = Guarded(made.net, where, recipe.classes, places)

@@ -218,4 +218,8 @@ def differs(recipe: Fetched, note: dict[str, Any], root: Path) -> str | None:
         now, before = note.get(part, {}), then.get(part, {})
         if changed := [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]:
             return f"the file {changed[0]}"
-    return "its weights (parameters or buffers)" if then.get("state", note["state"]) != note["state"] else None
+    if then.get("state", note["state"]) != note["state"]:
+        return "its weights (parameters or buffers)"
+    now, before = note.get("numbers", {}), then.get("numbers", {})  # a library's next version may know more of them
+    changed = [name for name in sorted(now.keys() & before.keys()) if now[name] != before[name]]
+    return f"the number {changed[0].removeprefix('.')} beside its weights" if changed else None

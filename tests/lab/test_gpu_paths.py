@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from oracles import CPU, shard_of
@@ -26,11 +25,10 @@ from bench.lab.attacks.losses import cross_entropy
 from bench.lab.compute import compiling, device, memory
 from bench.lab.compute.passes import Compute
 from bench.lab.compute.precision import Fitting
-from bench.lab.judge import Judged, _Tally, judge, looks
+from bench.lab.judge import judge, looks
 from bench.lab.streams import Streams
 from bench.lab.train import Options
 from bench.lab.train import compiled as compiled_training
-from bench.lab.train.perturb import perturb
 from bench.lab.train.step import Stepper
 from bench.lab.weights import build
 from bench.models.adapters.randomised import seeded
@@ -175,41 +173,6 @@ def test_tensors_say_where_they_are_made_and_draws_from_what() -> None:
             square.craft(Square(queries=3, draws=2), source, batch, labels, streams(), Compute(CPU))
             for rule in (Stopping(), Stopping(kind="adaptive", infinite=True), Stopping(kind="adaptive", rule="soft")):
                 judge(source, shard_of(batch, labels), 32, rule, streams(), Compute(CPU))
-
-
-class Undrawn(TorchFunctionMode):
-    """Takes the generators away, which only a GPU that is there could make."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **{name: value for name, value in (kwargs or {}).items() if name != "generator"})
-
-
-def test_on_a_gpu_that_is_not_there_nothing_meets_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shapes and devices alone: a tensor of the host's among a GPU's, or a value that is read, is an error."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    monkeypatch.setattr(Streams, "generator", lambda self, *use: torch.Generator())
-    model = noisy()
-    with FakeTensorMode(), Undrawn():
-        for module in model.modules():
-            for kept in (module._parameters, module._buffers):
-                for name, one in kept.items():
-                    if one is not None:
-                        there = torch.empty_strided(one.shape, one.stride(), dtype=one.dtype, device=CUDA)
-                        kept[name] = nn.Parameter(there, False) if kept is module._parameters else there
-        batch = torch.empty(16, 3, 16, 16, device=CUDA)
-        labels = torch.zeros(16, dtype=torch.long, device=CUDA)
-        compute = Compute(CUDA, microbatch=7)
-        moved = perturb(PGD(steps=2, eot=2), model, batch, labels, streams(CUDA), compute)
-        realisation = model.realise(batch.shape, torch.Generator())
-        _, slope, logits = compute.gradient(realisation, moved, labels, cross_entropy)
-        nothing = np.zeros(16)
-        tally = _Tally(Judged(batch, labels, nothing, nothing, nothing), 10, 16)
-        answers = compute.logits(realisation, moved).unsqueeze(0)
-        tally.add(torch.arange(16, device=CUDA), answers.softmax(2), answers.argmax(2))
-        assert {one.device.type for one in (moved, slope, logits, answers, tally.counts, tally.right)} == {"cuda"}
-        with pytest.raises(RuntimeError, match="device"):
-            moved + torch.zeros(16, 3, 16, 16)
 
 
 # -- switches --------------------------------------------------------------------------------------

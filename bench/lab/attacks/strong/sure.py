@@ -104,7 +104,10 @@ class Sure:
         before = int((~search.over).sum())
         whose = "" if len(self.arms) == 1 else ", own slope" if self.arms[arm] is search.view else ", view"
         if not search.end and search.turn(member.name + whose, partial(self.ascend, member, self.arms[arm])):
-            self.yields[arm] = (before - int((~search.over).sum())) / max(1, before) if self.moved else -1.0
+            if self.moved:
+                self.yields[arm] = (before - int((~search.over).sum())) / max(1, before)
+            elif member.objective is not cross_entropy:  # which large logits saturate: no sign that all else is flat
+                self.yields[arm] = -1.0
 
     def ascend(self, member: Member, shown: View, rows: Tensor, number: int) -> None:
         """One member on the rows (m,), along slopes of what is `shown`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import struct
 import tarfile
 from pathlib import Path
@@ -71,11 +70,10 @@ def python2_cifar100(images: NDArray[np.uint8], fine: list[int], coarse: list[in
     return b"\x80\x02}(" + b"".join(pairs) + b"u."
 
 
-def cifar100_archive(path: Path, files: dict[str, bytes], classes: tuple[str, ...]) -> Path:
+def cifar100_archive(path: Path, files: dict[str, bytes]) -> Path:
     """cifar-100-python.tar.gz: the folder with train, test, meta and the file that its authors forgot in it."""
-    meta = pickle.dumps({"fine_label_names": list(classes), "coarse_label_names": ["all"]}, protocol=2)
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
-        for name, content in ({"meta": meta, "file.txt~": b""} | files).items():
+        for name, content in ({"file.txt~": b""} | files).items():
             about = tarfile.TarInfo(f"cifar-100-python/{name}")
             about.size = len(content)
             archive.addfile(about, io.BytesIO(content))

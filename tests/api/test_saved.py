@@ -201,15 +201,17 @@ def test_two_classes_by_dropout_under_our_attacks_and_a_peer(tmp_path):
     assert shown["pgd2"] == pytest.approx(report.attacks["pgd2"].expected.value, abs=1e-9)
 
 
+APGD_L1 = {"attacks": ["apgd-ce"], "apgd": {"n_iter": 5, "n_restarts": 1}}
+
+
 @pytest.mark.parametrize(
     ("norm", "eps", "attack"),
     [
-        ("L1", 6, "foolbox.L1FastGradientAttack"),
-        ("L1", 6, Peer(kind="autoattack", name="custom", eps=6, norm="L1",
-                       arguments={"attacks": ["apgd-ce"], "apgd": {"n_iter": 5, "n_restarts": 1}})),
-        ("L2", 0.5, "square20"),
+        ("L1", 150, "foolbox.L1FastGradientAttack"),
+        ("L1", 150, Peer(kind="autoattack", name="custom", eps=150, norm="L1", arguments=APGD_L1)),
+        ("L2", 20, "square50"),
     ],
-)  # fmt: skip
+)
 def test_other_norms_by_peers_end_to_end(norm, eps, attack, tmp_path):
     """Distances in the norm, from the examples themselves; some image is fooled; the suite gives the same votes."""
     images, _ = some(12)
@@ -225,7 +227,7 @@ def test_other_norms_by_peers_end_to_end(norm, eps, attack, tmp_path):
     made = load(Store(tmp_path / "one").find(cell.outcomes.examples).read("00000.safetensors"))["images"]
     far = (made - images).flatten(1)
     far = far.abs().sum(1) if norm == "L1" else far.norm(dim=1)
-    assert far.max() <= eps * (1 + 1e-5) and far.max() > 0.5 * eps
+    assert far.max() <= eps * (1 + 1e-5) and far.max() > 0.1 * eps
     report.save(tmp_path / "other")
     done = bench_("run", tmp_path / "other")
     assert done.returncode == 0, done.stderr

@@ -229,7 +229,10 @@ def test_cifar100_from_its_archive(tmp_path, monkeypatch, served):
         "test": own_data.python2_cifar100(shipped.images, fine, [label // 5 for label in fine], "test"),
         "train": own_data.python2_cifar100(shipped.images[:20], fine[:20], fine[:20], "train"),
     }
-    archive = own_data.cifar100_archive(tmp_path / "cifar-100-python.tar.gz", files, CIFAR100.classes)
+    names = pickle.dumps({"fine_label_names": list(CIFAR100.classes), "coarse_label_names": ["all"]}, protocol=2)
+    archive = own_data.cifar100_archive(tmp_path / "cifar-100-python.tar.gz", files | {"meta": names})
+    about = {"filename": "meta", "key": "fine_label_names", "md5": hashlib.md5(names).hexdigest()}
+    monkeypatch.setattr(datasets.CIFAR100, "meta", about)
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     monkeypatch.setattr(datasets.CIFAR100, "url", served(archive))
     monkeypatch.setattr(datasets.CIFAR100, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())

@@ -58,6 +58,7 @@ def defence(root: Path = ROOT) -> str:
     own = found.get(("autoattack", "aa-rand-published", "claimed"))
     mean = found.get(("attacked", "mean", "expected"))
     strong = found.get(("attacked", "strong", "expected"))
+    plain = found.get(("plain", "strong", "expected"))
     if clean is None or mean is None or strong is None:
         return NO_DEFENCE
     libraries = [
@@ -65,12 +66,18 @@ def defence(root: Path = ROOT) -> str:
         for name, cell in (("AutoAttack's own score is", own), ("torchattacks' EOTPGD leaves", eot))
         if cell is not None
     ]
+    untold = (
+        f"Handed over as a plain `nn.Module`, of which the attack is told nothing, it keeps **{_percent(plain)}** on "
+        f"{plain['images']:,} images. "
+        if plain is not None
+        else ""
+    )
     return (
         f"**A published defence, claimed at {PUBLISHED} %.** Stochastic LWTA (Panousis et al. 2021) has that in its "
         "authors' log, under AutoAttack `rand` at eps 8/255 on 10,000 images. On its authors' weights we find "
         f"{_percent(clean)} clean on {clean['images']:,} images; {'; '.join([*libraries, ''])}the attack that adapts "
         f"leaves **{_percent(strong)}** on {strong['images']:,}, and 20 steps on the network without its noise "
-        f"{_percent(mean)}. All on fresh draws, from the votes in `results/slwta` ([more](docs/randomised.md))."
+        f"{_percent(mean)}. {untold}All on fresh draws, from the votes in `results/slwta` ([more](docs/randomised.md))."
     )
 
 
@@ -109,6 +116,7 @@ def test_the_blocks_are_made_of_what_is_recorded(tmp_path: Path) -> None:
         for table, attack, number, value in (
             ("autoattack", "aa-rand-published", "claimed", 0.7), ("attacked", "mean", "expected", 0.02),
             ("attacked", "strong", "expected", 0.03), ("clean", "clean", "expected", 0.9),
+            ("plain", "strong", "expected", 0.04),
         )
     ]  # fmt: skip
     file = tmp_path / "results" / "slwta" / "tables.json"
@@ -116,7 +124,7 @@ def test_the_blocks_are_made_of_what_is_recorded(tmp_path: Path) -> None:
     said = defence(tmp_path)
     assert all(number in said for number in ("70.0 % [69.0, 71.0]", "2.0 % [1.0, 3.0]", "3.0 % [2.0, 4.0]", "76.08 %"))
     file.write_text(json.dumps({"cells": cells[1:]}))
-    assert "own score" not in defence(tmp_path) and "3.0 %" in defence(tmp_path)
+    assert "own score" not in defence(tmp_path) and "told nothing, it keeps **4.0 %" in defence(tmp_path)
     file.write_text(json.dumps({"cells": cells[:2]}))
     assert defence(tmp_path) == NO_DEFENCE
 

@@ -91,7 +91,8 @@ def test_what_only_a_published_protocol_found_is_not_ours(zoo):
 
 
 def test_a_paper_is_compared_with_nothing_but_its_own_weights(zoo, own):
-    (row,) = protocols(own[0], own[1].get)
+    row, plain = protocols(own[0], own[1].get)
+    assert plain.name == "The same as a plain nn.Module"
     assert row.told.whose == SAME and row.told.value == 0.7608 and "WideResNet-34-1" in row.told.words
     assert row.published.words.startswith("AutoAttack rand, its own score")
     claimed = next(votes for outcomes, votes in own[1].items() if outcomes.key == row.published.key)
@@ -194,18 +195,18 @@ def sessions(zoo, own, tmp_path_factory):
 def test_one_board_of_several_suites_has_the_authors_weights_first(sessions):
     text = written(board_of.board(sessions, "md"), "md")
     rows = [line for line in text.splitlines() if line.startswith("|")][2:]
-    assert len(rows) == 9 and rows[0].startswith("| Stochastic LWTA | features |")
+    assert len(rows) == 10 and rows[0].startswith("| Stochastic LWTA | features |")
     assert written(board_of.board(sessions, "latex"), "latex").count(r"\toprule") == 1
     html = written(board_of.board(sessions, "html"), "html")
-    assert html.count("<svg") == 9 and 'href="slwta/cells' not in html, "no link to what is not there"
-    (row,) = protocols(sessions[0].suite, sessions[0].votes)
+    assert html.count("<svg") == 10 and 'href="slwta/cells' not in html, "no link to what is not there"
+    row, _plain = protocols(sessions[0].suite, sessions[0].votes)
     page_ = sessions[0].folder / link(row.ours.key)
     page_.parent.mkdir(parents=True)
     page_.write_text("votes")
     assert f'href="slwta/{link(row.ours.key)}"' in written(board_of.board(sessions, "html"), "html")
     values = json.loads(written(board_of.board(sessions, "json"), "json"))
     assert values[0]["as_judged_here"] == row.ours.number.value and values[0]["paper_percent"] == pytest.approx(76.08)
-    assert len(written(board_of.board(sessions, "csv"), "csv").splitlines()) == 10
+    assert len(written(board_of.board(sessions, "csv"), "csv").splitlines()) == 11
     with pytest.raises(UserError, match=r"(?s)no randomised model.*bench run"):
         board_of.board([SimpleNamespace(suite=sessions[0].suite, votes=lambda outcomes: None)], "md")
 

@@ -23,7 +23,7 @@ from small import RECORDS, TASKS, go, result, session  # isort: skip
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install -e \.\[ray\]"):
+    with pytest.raises(UserError, match=r"pip install .freshdraws\[ray\]."):
         engines.choose("ray", Settings(tmp_path), 1, None, Hooks())
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bench.lab.attacks.strong.ascent import Ascent, Slope, moving
 from bench.lab.attacks.strong.objectives import Objective, cross_entropy, margin, probability_margin
-from bench.lab.attacks.strong.search import Search
+from bench.lab.attacks.strong.search import FINE, Search, Start
 from bench.lab.attacks.strong.selection import LOSES, Selection, anytime
 from bench.lab.attacks.strong.ways import Aimed, Way, sets, slope, ways
 from bench.models.classifier import Classifier
@@ -19,7 +19,6 @@ from bench.models.classifier import Classifier
 STEPS, DRAWS = 16, 2  # of a first try, and draws a step
 MOST = 16  # draws a step
 TARGETS = 3
-FINE = 0.25  # of eps: the first step from the best images
 
 
 class Turn(NamedTuple):
@@ -31,7 +30,7 @@ class Turn(NamedTuple):
     objective: Objective = probability_margin
     rank: int | None = None
     first: float = 1.0
-    start: Literal["image", "random", "best"] = "image"
+    start: Start = "image"
     chance: float | None = None  # of a set of atoms: images that are wrong as often as that have nothing to gain
 
     @property
@@ -116,13 +115,7 @@ class Raced:
 
         room = search.left(rows) - self.selection.price
         steps = max(1, min(turn.steps, int(room / turn.way.cost)))
-        match turn.start:
-            case "image":
-                start = search.images[rows]
-            case "best":
-                start = search.best.images[rows]
-            case "random":
-                start = search.ball.random(search.images, search.view.streams.generator("start", number))[rows]
+        start = search.start(turn.start, rows, number)
         last, rows = Ascent(search.ball, steps, turn.first).run(start, search.images[rows], rows, look)
         errors = self.selection.offer(last, rows, number)
         self.selection.release(rows)

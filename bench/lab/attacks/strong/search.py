@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +16,11 @@ from bench.store.bought import Account, Bought
 QUERY = 0.5  # what a pass without a gradient costs, in gradients: one of the two passes that a gradient is
 PATIENCE = 4  # members in a row that must buy less than the tolerance, together, before a search ends
 LEAST = 5.0  # gradients, below which no ascent is begun
+FINE = 0.25  # of eps: the first step of a path that is not to leap over anything, such as one from the best images
 
 
+Start = Literal["image", "random", "best"]
+"""Where a member begins: the originals, random points of the ball, or the best images so far."""
 Act = Callable[[Tensor, int], object]
 """A member at work on the rows (m,) that still hold; it notes what it finds under its number."""
 
@@ -47,6 +51,16 @@ class Search:
     def left(self, rows: Tensor) -> int:
         """How many gradients each of the rows can still pay."""
         return int(self.limit - float(self.spent[rows].max())) if len(rows) else 0
+
+    def start(self, where: Start, rows: Tensor, number: int) -> Tensor:
+        """The images (m, c, h, w) at which the member of this number begins on the rows (m,)."""
+        match where:
+            case "image":
+                return self.images[rows]
+            case "best":
+                return self.best.images[rows]
+            case "random":
+                return self.ball.random(self.images, self.view.streams.generator("start", number))[rows]
 
     def turn(self, name: str, act: Act, least: float = LEAST) -> bool:
         """Let a member try what still holds, if that can pay `least`; False where the search is over, see `end`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +13,11 @@ from bench.lab.attacks import losses
 from bench.lab.attacks.strong import score
 from bench.lab.attacks.strong.ascent import Ascent, Slope, finite, moving
 from bench.lab.attacks.strong.objectives import Objective, as_logits, cross_entropy, margin, probability_margin
-from bench.lab.attacks.strong.search import QUERY, Search
+from bench.lab.attacks.strong.search import FINE, QUERY, Search, Start
 from bench.lab.attacks.view import View
 from bench.models.classifier import Classifier
 
 STEPS, LONG, SHORT = 20, 60, 8
-FINE = 0.25  # of eps: the first step of a path that is not to leap over anything
 TARGETS = 9  # as many classes as APGD-T aims at
 RESERVE = 0.2  # of the budget, for the score-based attack
 
@@ -30,7 +29,7 @@ class Member(NamedTuple):
     steps: int = STEPS
     objective: Objective = margin
     rank: int | None = None
-    start: Literal["image", "random", "best"] = "image"
+    start: Start = "image"
     first: float = 1.0
 
 
@@ -114,13 +113,7 @@ class Sure:
         search, centre = self.search, self.search.images[rows]
         streams, own = search.view.streams, shown is search.view
         aims = None if member.rank is None else self.order(rows)[:, member.rank]
-        match member.start:
-            case "image":
-                start = centre
-            case "best":
-                start = search.best.images[rows]
-            case "random":
-                start = search.ball.random(search.images, streams.generator("start", number))[rows]
+        start = search.start(member.start, rows, number)
 
         def look(here: Tensor, at: Tensor, step: int) -> Slope:
             seen = self.slope(shown, here, at, member.objective, None if aims is None else aims[at])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bench.report.board import leaderboard, place
 from bench.report.leaderboard import Ours, compare, ours
+from bench.report.render import share
 from bench.report.tables import Lookup
 from bench.report.white_box import FEWEST
 from bench.suite.cells import Suite
-from bench.votes.numbers import Number
 
 NAME = "robustbench.md"
 MEANS = (
@@ -25,8 +25,9 @@ def whole(suite: Suite, lookup: Lookup) -> str:
 
     Empty where no model could stand there: none has a white-box number at the leaderboard's eps.
     """
-    models = [model for model in ours(suite, lookup) if model.lowest]
-    return f"{_brief(models)}\n\n{compare(ours(suite, lookup))}" if models else ""
+    models = ours(suite, lookup)
+    able = [model for model in models if model.lowest]
+    return f"{_brief(able)}\n\n{compare(models)}" if able else ""
 
 
 def first(folder: Path) -> str:
@@ -56,14 +57,10 @@ def _rows(model: Ours) -> Sequence[str]:
     assert model.lowest
     at, (clean, robust) = _at(model), (model.lowest.clean, model.lowest.robust)
     name = model.name + (", randomised" if model.stochastic else "")
-    own = f"| **({at})** | **{name}** | {_share(clean)} | {_share(robust)} | {model.lowest.attack} |"
+    own = f"| **({at})** | **{name}** | {share(clean)} | {share(robust)} | {model.lowest.attack} |"
     around = [
         (rank, f"| {rank} | {entry.id} | {100 * entry.clean:.2f} | {100 * entry.robust:.2f} | AutoAttack |")
         for rank, entry in enumerate(leaderboard().entries, 1)
         if rank in (at - 1, at)
     ]
     return [*(line for rank, line in around if rank < at), own, *(line for rank, line in around if rank >= at)]
-
-
-def _share(number: Number) -> str:
-    return f"{100 * number.value:.2f} [{100 * number.low:.1f}, {100 * number.high:.1f}]"

@@ -13,7 +13,7 @@ from bench.report.access import access
 from bench.report.doubts import believed, shy
 from bench.report.footnotes import label_of
 from bench.report.published import Published, PublishedClaim, folder, read
-from bench.report.white_box import eps_of, named
+from bench.report.white_box import FEWEST, eps_of, named
 from bench.suite.cells import Cell, Suite
 from bench.votes.intervals import Difference
 from bench.votes.numbers import Number, fold
@@ -113,7 +113,7 @@ def _row(suite: Suite, name: str, found: list[tuple[Cell, Votes]], claims: Mappi
     most = max((len(votes.labels) for _, votes in fair), default=0)
     numbers = [
         (number, cell, votes) for cell, votes in fair
-        if isinstance(number := fold(votes, entry.number), Number) and 2 * number.n >= min(most, 1000)
+        if isinstance(number := fold(votes, entry.number), Number) and 2 * number.n >= min(most, FEWEST)
     ]  # fmt: skip
     if not numbers:
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.report.protocols import Mark, Row, Told
-from bench.report.render import MINUS, gfm, interval, letter, plain, tex
+from bench.report.render import MINUS, gfm, interval, letter, plain, share, tex
+from bench.report.white_box import FEWEST
 
 HEADS = ("Defence", "Noise in", "Clean", "As published", "As judged here", "Difference, points", "The paper says")
 NOTE = (
@@ -40,18 +41,18 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n\n".join(["\n".join(lines), notes, NOTE, *([FEW] if few(rows) else [])]) + "\n"
 
 
-FEW = "Below 1,000 images the order of the rows is no ranking."
+FEW = f"Below {FEWEST:,} images the order of the rows is no ranking."
 
 
 def few(rows: Sequence[Row]) -> bool:
     """Whether any row rests on too few images to be ranked."""
-    return any(row.ours.number.n < 1000 for row in rows)
+    return any(row.ours.number.n < FEWEST for row in rows)
 
 
 def _md(mark: Mark | None, legend: Legend) -> str:
     if mark is None:
         return "\N{EM DASH}"
-    said = f"{100 * mark.number.value:.2f} {interval(mark.number)}"
+    said = share(mark.number)
     return said + (f" <sup>{legend(about(mark))}</sup>" if mark.words != "clean" else "")
 
 

@@ -45,7 +45,12 @@ def measured(cell: CellView | None) -> str:
         return ""
     if not isinstance(cell.number, Number):
         return "\N{EM DASH}"
-    return f"{100 * cell.number.value:.2f} {interval(cell.number)}"
+    return share(cell.number)
+
+
+def share(number: Number) -> str:
+    """A share in percent with its interval's ends."""
+    return f"{100 * number.value:.2f} {interval(number)}"
 
 
 def interval(number: Number) -> str:

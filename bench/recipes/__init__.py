@@ -45,7 +45,7 @@ from bench.recipes.training import (
     Schedule,
     Training,
 )
-from bench.recipes.work import Distilled, Examples, Fetched, Mixture, Model, Outcomes, Trained, Weights, Work
+from bench.recipes.work import Distilled, Examples, Fetched, Mixture, Model, OfModel, Outcomes, Trained, Weights, Work
 
 __all__ = [
     "CTRW",
@@ -81,6 +81,7 @@ __all__ = [
     "Network",
     "Noise",
     "NoiseOff",
+    "OfModel",
     "Optimiser",
     "Outcomes",
     "Over",

@@ -24,7 +24,7 @@ from bench.recipes.training import AnyNetwork, AnyNoise, Data, Network, Shape, T
 
 
 def _part_of_weights(value: Any) -> Any:
-    if isinstance(value, Mixture | NoiseOff | Over):
+    if isinstance(value, OfModel):
         raise ValueError(f"{value.kind} is over weights that exist: name it in [models.NAME], beside its weights")
     return value
 
@@ -146,13 +146,17 @@ class Mixture(Recipe):
     share: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
 
+OfModel = Over | Mixture | NoiseOff
+"""What may stand over a model's weights: a defence, a mixture with other weights, or the noise put off."""
+
+
 class Model(Recipe):
     """Weights and what is evaluated with them: a defence over them, and Gaussian input noise of deviation `sigma`."""
 
     weights: Weights
     sigma: Annotated[Exact, Field(ge=0)] = Fraction(0)
     unit: Unit = "pixels"
-    defence: Annotated[Over | Mixture | NoiseOff, Field(discriminator="kind")] | None = None
+    defence: Annotated[OfModel, Field(discriminator="kind")] | None = None
 
     late: ClassVar[frozenset[str]] = frozenset({"defence"})
 

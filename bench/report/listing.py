@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bench import UserError, nearest
-from bench.recipes import Clean, Mixture, NoiseOff, Over, Through
+from bench.recipes import Clean, OfModel, Through
 from bench.run.session import open_suite
 from bench.store.tasks import Settings
 from bench.suite.shipped import folders
@@ -37,8 +37,8 @@ def listing(what: str, path: Path, scale: str, root: Path) -> str:
 
 def defences() -> list[tuple[str, str]]:
     """Every kind of defence with where it is declared and what it is, in a line."""
-    places = {Over: "models", Mixture: "models", NoiseOff: "models", Through: "weights"}
-    found = [(kind, place) for several, place in places.items() for kind in (get_args(several) or (several,))]
+    places = {OfModel: "models", Through: "weights"}
+    found = [(kind, place) for several, place in places.items() for kind in get_args(several)]
     return [
         (kind.model_fields["kind"].default, f"[{place}.x]  {' '.join((kind.__doc__ or '').split())}")
         for kind, place in found

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import get_args
 
 from bench import recipes
-from bench.recipes import NETWORKS, NOISES, Clean, Crafting, Data, Fetched, NoiseOff, Over, Recipe, Through, Trained
+from bench.recipes import NETWORKS, NOISES, Clean, Crafting, Data, Fetched, OfModel, Recipe, Through, Trained
 from bench.suite.schema import Entry, Figure, Table
 
 PARTS: dict[str, tuple[type[Recipe], ...]] = {
     "datasets": (Data,),
     "networks": NETWORKS,
     "noises": NOISES,
-    "defences": (*get_args(Over), *get_args(Through), recipes.Mixture, NoiseOff),
+    "defences": (*get_args(OfModel), *get_args(Through)),
     "attacks": (Clean, *get_args(Crafting)),
     "optimisers": (recipes.Optimiser,),
     "schedules": (recipes.Schedule,),

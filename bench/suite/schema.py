@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bench.recipes import Exact, Mixture, Natural, NoiseOff, Over, Recipe, Rule, Seed, Unit, Whole
+from bench.recipes import Exact, Natural, OfModel, Recipe, Rule, Seed, Unit, Whole
 
 from bench.recipes import Model, Stopping, Weights  # isort: skip
 from bench.recipes.base import Arithmetic
@@ -63,7 +63,7 @@ class Entry(Recipe):
     certify: Certify | None = None
     label: str = ""
     note: str = ""
-    defence: Annotated[Over | Mixture | NoiseOff, Field(discriminator="kind")] | None = None
+    defence: Annotated[OfModel, Field(discriminator="kind")] | None = None
 
     @field_validator("defence", mode="before")
     @classmethod

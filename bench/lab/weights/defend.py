@@ -23,7 +23,7 @@ from bench.recipes import (
     Mixture,
     Network,
     NoiseOff,
-    Over,
+    OfModel,
     RandomFeatures,
     RandomPrecision,
     ResizePad,
@@ -65,7 +65,7 @@ def through(
         raise UserError(f"defence {recipe.kind}", str(error)) from None
 
 
-def over(recipe: Over | Mixture | NoiseOff, base: Classifier, other: Classifier | None = None) -> Classifier:
+def over(recipe: OfModel, base: Classifier, other: Classifier | None = None) -> Classifier:
     """The defence over a classifier; a mixture needs the `other`. UserError where it cannot be had."""
     try:
         match recipe:
